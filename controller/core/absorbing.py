@@ -1,0 +1,109 @@
+"""One event, and the claims that events leave behind.
+
+Decides what an event asks for and whether a claim is proved; never touches a row by itself. An announced
+deletion is only a claim until Clerk, asked by id, answers that the user is gone. Used by `web`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from controller.core.outcomes import Absorbed, Settled
+from controller.core.proofs import prove_absence
+
+if TYPE_CHECKING:
+    from controller.core.ports import Clock, Directory, Inbox
+    from controller.core.targets import Spec
+    from controller.core.users import UserId
+
+PRESENT_DELAYS = (
+    timedelta(seconds=5),
+    timedelta(seconds=30),
+    timedelta(minutes=2),
+    timedelta(minutes=5),
+)
+"""Waits between the look-ups of a claim whose user Clerk still knows; after the last it is discarded."""
+
+RETRY_DELAY = timedelta(seconds=5)
+RETRY_DELAY_MAX = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message, whatever the number of attempts; `message_id` is Svix's id, constant over retries."""
+
+    message_id: str
+    event_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a verified message tells. `user_id` is None if it names no user of Clerk's form."""
+
+    type: str
+    instance_id: str
+    user_id: UserId | None
+
+
+class ClaimKind(Enum):
+    """Why a user is to be settled."""
+
+    DELETION = "deletion"
+    """`user.deleted` arrived; its proof is owed."""
+    CATCH_UP = "catch_up"
+    """Something happened to the user while we were suspended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Durable work. `attempts` counts look-ups that failed, `present_answers` those that found the user."""
+
+    id: int
+    user_id: UserId
+    kind: ClaimKind
+    attempts: int
+    present_answers: int
+
+
+async def absorb(event: Event, delivery: Delivery, spec: Spec, inbox: Inbox) -> Absorbed:
+    """Give a verified event of the pinned instance its effect, or record the intent."""
+    if event.type not in {"user.created", "user.deleted"} or event.user_id is None:
+        return Absorbed.IGNORED
+    if spec.dry_run:
+        return Absorbed.DRY_RUN
+    if spec.suspend:
+        return await inbox.record_claim(delivery, event.user_id, ClaimKind.CATCH_UP)
+    if event.type == "user.created":
+        return await inbox.create_profile(delivery, event.user_id)
+    return await inbox.record_claim(delivery, event.user_id, ClaimKind.DELETION)
+
+
+async def settle(claim: Claim, directory: Directory, inbox: Inbox, clock: Clock) -> Settled:
+    """Look the claim's user up and do what follows.
+
+    Raises:
+        TransientError, PermanentError: no usable answer; the caller postpones by `retry_delay`.
+    """
+    proof = await prove_absence(directory, clock, claim.user_id)
+    if proof is not None:
+        removal = await inbox.settle_by_removal(claim, proof)
+        if removal.users_left == 0:
+            return Settled.REMOVED
+        await inbox.postpone_claim(claim, retry_delay(claim), answered_present=False)
+        return Settled.POSTPONED
+    if claim.kind is ClaimKind.CATCH_UP:
+        await inbox.settle_by_creation(claim)
+        return Settled.CREATED
+    if claim.present_answers >= len(PRESENT_DELAYS):
+        await inbox.discard_claim(claim)
+        return Settled.DISCARDED
+    await inbox.postpone_claim(claim, PRESENT_DELAYS[claim.present_answers], answered_present=True)
+    return Settled.POSTPONED
+
+
+def retry_delay(claim: Claim) -> timedelta:
+    """How long to wait after an attempt without a usable answer; doubles up to ten minutes."""
+    return min(RETRY_DELAY * (1 << min(claim.attempts, 16)), RETRY_DELAY_MAX)

@@ -1,0 +1,101 @@
+"""What a run or an event came to, in counts: for the status, the audit, exit codes and metrics.
+
+Made by `sweeping` and `absorbing`; read by `reconciler`, `web` and `cli`. Holds no user id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from controller.core.drift import Drift
+    from controller.core.plans import HeldBack, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What one removing transaction did.
+
+    `users_left` could not be removed (a foreign key, a trigger, an expired proof) and are whole.
+    """
+
+    users: int = 0
+    rows: int = 0
+    users_left: int = 0
+
+    def __add__(self, other: Removal) -> Removal:
+        """Sum of two removals."""
+        return Removal(self.users + other.users, self.rows + other.rows, self.users_left + other.users_left)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a run did, or with `dry_run` what it would have done.
+
+    `users_spared`: suspects whom the proof found alive.
+    """
+
+    profiles_created: int = 0
+    users_removed: int = 0
+    rows_removed: int = 0
+    duplicates_removed: int = 0
+    users_left: int = 0
+    users_spared: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One finished run. A run that failed has none: its error says why.
+
+    `found` is the drift at its start, `remaining` what it left; `declined` that a person said no.
+    """
+
+    run_id: str
+    found: Drift
+    remaining: Drift
+    plan: Plan
+    changes: Changes
+    dry_run: bool = False
+    declined: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def held_back(self) -> HeldBack | None:
+        """The deletion that was stopped, if one was."""
+        return self.plan.held_back
+
+
+class Absorbed(Enum):
+    """What an event came to; the values are metric labels."""
+
+    CREATED = "created"
+    """A profile row was inserted."""
+    PRESENT = "present"
+    """The profile row was there already."""
+    TOMBSTONED = "tombstoned"
+    """The user is deleted, and stays so."""
+    CLAIMED = "claimed"
+    """The deletion is recorded and waits for its proof."""
+    RECORDED = "recorded"
+    """Suspended: the id is recorded, to be looked up on resume."""
+    REPEATED = "repeated"
+    """This message had its effect before."""
+    DRY_RUN = "dry_run"
+    """Counted; nothing was written."""
+    IGNORED = "ignored"
+    """A type that asks nothing of us."""
+
+
+class Settled(Enum):
+    """What a claim came to; the values are metric labels."""
+
+    REMOVED = "removed"
+    """Proved; tombstone and archive are written, the rows are gone."""
+    CREATED = "created"
+    """Recorded while suspended; the user lives and has a profile."""
+    POSTPONED = "postponed"
+    """Clerk is away, or still says that the user lives; asked again later."""
+    DISCARDED = "discarded"
+    """Clerk said several times over some minutes that the user lives."""

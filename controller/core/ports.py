@@ -1,0 +1,231 @@
+"""What the core needs from the outside: Clerk, the database, a clock, and somebody who watches.
+
+`clerk` implements `Directory`; `postgres` implements `Store`, `Run` and `Inbox`; tests have fakes that
+pass the same contract tests. Every method may raise the transient and permanent errors of
+`controller.errors`; only what is special is named here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime, timedelta
+
+    from controller.core.absorbing import Claim, ClaimKind, Delivery
+    from controller.core.drift import Drift
+    from controller.core.outcomes import Absorbed, Outcome, Removal
+    from controller.core.plans import Plan
+    from controller.core.proofs import Proof
+    from controller.core.targets import Policy
+    from controller.core.users import Instance, ListedUser, Presence, UserId
+
+
+class Clock(Protocol):
+    """Time, so that tests can hold it."""
+
+    def now(self) -> datetime:
+        """Wall clock, aware, UTC."""
+
+    def elapsed(self) -> float:
+        """Seconds since some point; never goes back, and goes on while the machine sleeps."""
+
+
+class Directory(Protocol):
+    """Clerk, through one secret key."""
+
+    async def instance(self) -> Instance:
+        """Return the instance of the key. A key cannot change its instance, so this may be remembered."""
+
+    def list_users(self) -> AsyncIterator[Sequence[ListedUser]]:
+        """Yield every user once, in pages, in any order.
+
+        An iteration that ends without an error was complete and consistent.
+
+        Raises:
+            ListingIncomplete: duplicate id, broken order, short page, fewer users than Clerk counts.
+        """
+
+    async def find(self, user_ids: Sequence[UserId]) -> Mapping[UserId, datetime]:
+        """Look again, by the `user_id` filter: those of `user_ids` that exist, with `created_at`."""
+
+    async def look_up(self, user_id: UserId) -> Presence:
+        """Ask for one user by id.
+
+        Raises:
+            ClerkAnswerOdd: neither this user nor the one 404 that proves absence.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What is to be known of the target before a run; `warnings` are sentences for people."""
+
+    missing_tables: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Store(Protocol):
+    """The database of one target."""
+
+    async def inspect(self) -> Inspection:
+        """Check role, tables and columns.
+
+        Raises:
+            SchemaMissing, RoleSeesNotAll, TableUnsupported.
+        """
+
+    async def pinned_instance(self) -> str | None:
+        """Return the instance id that this target belongs to, or None before first contact."""
+
+    async def pin_instance(self, instance: Instance) -> None:
+        """Pin the target to `instance`, once.
+
+        Raises:
+            WrongInstance: it is pinned to another one.
+        """
+
+    async def sample_user_ids(self, limit: int) -> Sequence[UserId]:
+        """Return up to `limit` distinct ids of Clerk's form that have rows, spread over the table."""
+
+    def begin_run(self, label: RunLabel) -> AbstractAsyncContextManager[Run]:
+        """Take the lock, open the audit row, keep the heartbeat; release and close at the end.
+
+        An error that leaves the block is written to the audit as the run's failure.
+
+        Raises:
+            TargetBusy: another run holds the lock and its heart beats.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class RunLabel:
+    """What the audit says of a run: whose, what, and by which program."""
+
+    resource: str
+    policy: Policy
+    instance: Instance
+    holder: str
+
+
+class Run(Protocol):
+    """One run under the lock. Every writing method raises `LockLost` once it was taken over."""
+
+    @property
+    def id(self) -> str:
+        """The uuid of the audit row."""
+
+    async def record_listed(self, user_ids: Sequence[UserId]) -> None:
+        """Add a page of the listing (or users found by the second look) to the desired set."""
+
+    async def observe(self) -> Drift:
+        """Compare the desired set with the tables; may be called again after changes.
+
+        Raises:
+            ListingIncomplete: the recorded ids are not all there any more (the table is unlogged).
+        """
+
+    def missing(self) -> AsyncIterator[Sequence[UserId]]:
+        """Yield the listed, not tombstoned users without a profile row, in batches, in byte order."""
+
+    def orphaned(self) -> AsyncIterator[Sequence[UserId]]:
+        """Yield the users with rows who are not in the desired set, in batches, in byte order."""
+
+    def duplicated(self) -> AsyncIterator[Sequence[UserId]]:
+        """Yield the users with more than one profile row, in batches, in byte order."""
+
+    async def create_profiles(self, user_ids: Sequence[UserId]) -> int:
+        """Insert missing profile rows; returns how many. Never for a tombstoned user, never twice."""
+
+    async def remove_users(self, proofs: Sequence[Proof]) -> Removal:
+        """Tombstone, archive and delete all rows of these users, all of a user or nothing.
+
+        A proof that has expired, or is of another instance than the pinned one, leaves its user.
+        """
+
+    async def reduce_duplicates(self, user_ids: Sequence[UserId]) -> int:
+        """Archive and delete all but the oldest profile row of each user; returns rows removed."""
+
+    async def finish(self, outcome: Outcome) -> None:
+        """Close the audit row with what the run came to."""
+
+
+class Inbox(Protocol):
+    """The database as the webhook service uses it; message id and effect in one transaction."""
+
+    async def create_profile(self, delivery: Delivery, user_id: UserId) -> Absorbed:
+        """Insert one profile row under the user's lock, unless tombstoned, there, or repeated."""
+
+    async def record_claim(self, delivery: Delivery, user_id: UserId, kind: ClaimKind) -> Absorbed:
+        """Store the durable intent to settle this user; CLAIMED, RECORDED or REPEATED."""
+
+    async def take_claims(self, limit: int, lease: timedelta) -> Sequence[Claim]:
+        """Take due claims, oldest first; nobody else gets them before `lease` is over."""
+
+    async def next_claim_due(self) -> timedelta | None:
+        """Return how long until a claim is due (zero: one is), or None if there is none."""
+
+    async def settle_by_removal(self, claim: Claim, proof: Proof) -> Removal:
+        """Tombstone, archive, delete, and end the claim, in one transaction.
+
+        A proof that does not hold leaves user and claim as they are.
+        """
+
+    async def settle_by_creation(self, claim: Claim) -> bool:
+        """Insert the profile row if it is missing and not tombstoned, and end the claim."""
+
+    async def postpone_claim(self, claim: Claim, delay: timedelta, *, answered_present: bool) -> None:
+        """Let the claim be due again after `delay`, by the database's clock."""
+
+    async def discard_claim(self, claim: Claim) -> None:
+        """End the claim without touching a row."""
+
+
+class Phase(Enum):
+    """Where a run is, for progress."""
+
+    LIST = "listing Clerk's users"
+    OBSERVE = "comparing with the database"
+    SECOND_LOOK = "looking again for missing users"
+    CREATE = "creating profiles"
+    REMOVE = "removing users"
+    REDUCE = "removing duplicate profiles"
+
+
+class Watcher(Protocol):
+    """Who watches a run: a terminal, a log, a test."""
+
+    def advance(self, phase: Phase, done: int) -> None:
+        """Note that `done` users (not rows) of the phase are through so far."""
+
+    def show(self, kind: str, user_ids: Sequence[UserId]) -> None:
+        """Hear the ids of a kind of drift: `missing`, `orphaned` or `duplicated`. Asked for only if `shows`."""
+
+    @property
+    def shows(self) -> bool:
+        """Whether `show` is wanted; it costs a walk over all ids."""
+
+    async def permit(self, plan: Plan) -> bool:
+        """Answer whether a plan that deletes may be applied; asked once, before the first change."""
+
+
+@dataclass(slots=True)
+class Unwatched:
+    """Nobody watches: everything the policy permits is permitted."""
+
+    shows: bool = field(default=False, init=False)
+
+    def advance(self, phase: Phase, done: int) -> None:
+        """Ignore it."""
+
+    def show(self, kind: str, user_ids: Sequence[UserId]) -> None:
+        """Ignore it."""
+
+    async def permit(self, plan: Plan) -> bool:
+        """Permit: limits and proofs have been applied by then."""
+        del plan
+        return True

@@ -1,0 +1,227 @@
+"""One run over everything: list Clerk, observe the database, plan, apply, report.
+
+Decides the order and gathers the proofs; the rules are in `planning`, the statements in the store. Used
+by `reconciler` and `cli`, through `runtime`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, assert_never
+
+from controller.core.contact import establish
+from controller.core.outcomes import Changes, Outcome, Removal
+from controller.core.planning import Suspects, allowance, plan
+from controller.core.plans import Change, CreateProfiles, Plan, ReduceDuplicates, RemoveUsers
+from controller.core.ports import Phase, RunLabel
+from controller.core.proofs import Proof, prove_absence
+from controller.errors import ClerkAnswerOdd
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from controller.core.drift import Drift
+    from controller.core.ports import Clock, Directory, Run, Store, Watcher
+    from controller.core.targets import Spec
+    from controller.core.users import UserId
+
+CREATED_MEANWHILE = timedelta(minutes=10)
+"""Users created later than this before the listing began may be missing from it with no harm meant;
+wide enough for the two clocks to differ."""
+LOOK_UPS_AT_ONCE = 10
+"""Bounds the age of the oldest proof of a batch where the rate share is tiny: ten look-ups, not 500."""
+REMOVAL_BATCH = 500
+REMOVAL_BATCH_AGE = timedelta(minutes=1)
+"""A batch is carried out once its oldest proof is this old, full or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweeper:
+    """What a run works with: Clerk, the database, time, and who watches."""
+
+    directory: Directory
+    store: Store
+    clock: Clock
+    watcher: Watcher
+
+    async def sweep(self, spec: Spec, *, holder: str) -> Outcome:
+        """Do one run of `spec`. `holder` names this process in the lock and the audit.
+
+        Raises:
+            UserSyncError: the run failed; nothing more was changed from there on.
+        """
+        inspection = await self.store.inspect()
+        instance = await establish(self.directory, self.store, named=spec.clerk.instance_id)
+        policy = spec.policy()
+        async with self.store.begin_run(RunLabel(spec.name, policy, instance, holder)) as run:
+            started_at = self.clock.now()
+            await self._list(run)
+            found = await self._observe(run)
+            suspects, found = await self._look_again(run, found, spec, started_at)
+            planned = plan(found, suspects, policy)
+            await self._show(run)
+            outcome = Outcome(
+                run.id, found, found, planned, intended(planned), policy.dry_run, warnings=inspection.warnings
+            )
+            if planned.changes and not policy.dry_run:
+                outcome = await self._apply(run, outcome)
+            await run.finish(outcome)
+        return outcome
+
+    async def _list(self, run: Run) -> None:
+        listed = 0
+        async for page in self.directory.list_users():
+            await run.record_listed([user.id for user in page])
+            listed += len(page)
+            self.watcher.advance(Phase.LIST, listed)
+
+    async def _observe(self, run: Run) -> Drift:
+        self.watcher.advance(Phase.OBSERVE, 0)
+        drift = await run.observe()
+        self.watcher.advance(Phase.OBSERVE, drift.users_with_rows)
+        return drift
+
+    async def _look_again(self, run: Run, found: Drift, spec: Spec, started_at: datetime) -> tuple[Suspects, Drift]:
+        """Ask for every user missing from the listing by the `user_id` filter.
+
+        Ends early where the answer is settled: more are absent than may go, or the listing is proved
+        wrong. Those found are added to the desired set, and the drift is observed anew.
+        """
+        if found.clerk_users == 0:
+            return Suspects(), found
+        permitted = allowance(spec.limits, found.users_with_rows)
+        absent = contradicted = present = 0
+        async for batch in run.orphaned():
+            alive = await self.directory.find(batch)
+            if alive:
+                await run.record_listed(list(alive))
+            present += len(alive)
+            contradicted += sum(created_at < started_at - CREATED_MEANWHILE for created_at in alive.values())
+            absent += len(batch) - len(alive)
+            self.watcher.advance(Phase.SECOND_LOOK, absent + present)
+            if contradicted or absent > permitted:
+                break
+        suspects = Suspects(absent, contradicted)
+        return suspects, await run.observe() if present else found
+
+    async def _show(self, run: Run) -> None:
+        if not self.watcher.shows:
+            return
+        for kind, batches in (
+            ("missing", run.missing()),
+            ("orphaned", run.orphaned()),
+            ("duplicated", run.duplicated()),
+        ):
+            async for batch in batches:
+                self.watcher.show(kind, batch)
+
+    async def _apply(self, run: Run, outcome: Outcome) -> Outcome:
+        changes = outcome.plan.changes
+        declined = deletes(outcome.plan) and not await self.watcher.permit(outcome.plan)
+        if declined:
+            changes = tuple(change for change in changes if isinstance(change, CreateProfiles))
+        done = Changes()
+        for change in changes:
+            done = await self._carry_out(run, change, done)
+        remaining = await run.observe() if changes else outcome.found
+        return replace(outcome, remaining=remaining, changes=done, declined=declined)
+
+    async def _carry_out(self, run: Run, change: Change, done: Changes) -> Changes:
+        match change:
+            case CreateProfiles():
+                return replace(done, profiles_created=await self._create_profiles(run))
+            case RemoveUsers():
+                removal, spared = await self._remove_users(run)
+                return replace(
+                    done,
+                    users_removed=removal.users,
+                    rows_removed=removal.rows,
+                    users_left=removal.users_left,
+                    users_spared=spared,
+                )
+            case ReduceDuplicates():
+                return replace(done, duplicates_removed=await self._reduce_duplicates(run))
+            case _:
+                assert_never(change)
+
+    async def _create_profiles(self, run: Run) -> int:
+        created = 0
+        async for batch in run.missing():
+            created += await run.create_profiles(batch)
+            self.watcher.advance(Phase.CREATE, created)
+        return created
+
+    async def _reduce_duplicates(self, run: Run) -> int:
+        removed = users = 0
+        async for batch in run.duplicated():
+            removed += await run.reduce_duplicates(batch)
+            users += len(batch)
+            self.watcher.advance(Phase.REDUCE, users)
+        return removed
+
+    async def _remove_users(self, run: Run) -> tuple[Removal, int]:
+        """Prove each suspect gone and remove those that are; the number spared comes second."""
+        removal, spared = Removal(), 0
+        proofs: list[Proof] = []
+        async for batch in run.orphaned():
+            for start in range(0, len(batch), LOOK_UPS_AT_ONCE):
+                proved, alive, unclear = await self._prove(batch[start : start + LOOK_UPS_AT_ONCE])
+                proofs += proved
+                spared += alive
+                removal += Removal(users_left=unclear)
+                if self._is_due(proofs):
+                    removal += await run.remove_users(proofs)
+                    proofs = []
+                    self.watcher.advance(Phase.REMOVE, removal.users)
+        if proofs:
+            removal += await run.remove_users(proofs)
+            self.watcher.advance(Phase.REMOVE, removal.users)
+        return removal, spared
+
+    def _is_due(self, proofs: list[Proof]) -> bool:
+        if not proofs:
+            return False
+        age = self.clock.elapsed() - proofs[0].asked_at
+        return len(proofs) >= REMOVAL_BATCH or age > REMOVAL_BATCH_AGE.total_seconds()
+
+    async def _prove(self, user_ids: Sequence[UserId]) -> tuple[list[Proof], int, int]:
+        """Return the proofs, how many live, and how many Clerk answered oddly about.
+
+        The filter is asked here too: the candidates may have been observed after the second look.
+        """
+        alive = await self.directory.find(user_ids)
+        answers = await asyncio.gather(*(self._prove_one(user_id) for user_id in user_ids if user_id not in alive))
+        proofs = [answer for answer in answers if isinstance(answer, Proof)]
+        unclear = sum(isinstance(answer, ClerkAnswerOdd) for answer in answers)
+        return proofs, len(alive) + answers.count(None), unclear
+
+    async def _prove_one(self, user_id: UserId) -> Proof | ClerkAnswerOdd | None:
+        """One odd answer leaves its user, and must not keep the run from all others."""
+        try:
+            return await prove_absence(self.directory, self.clock, user_id)
+        except ClerkAnswerOdd as odd:
+            return odd
+
+
+def deletes(planned: Plan) -> bool:
+    """Whether the plan takes rows away."""
+    return any(not isinstance(change, CreateProfiles) for change in planned.changes)
+
+
+def intended(planned: Plan) -> Changes:
+    """What the plan would come to, if every suspect is proved and nothing stands in the way."""
+    changes = Changes()
+    for change in planned.changes:
+        match change:
+            case CreateProfiles(users):
+                changes = replace(changes, profiles_created=users)
+            case RemoveUsers(users):
+                changes = replace(changes, users_removed=users)
+            case ReduceDuplicates(_, rows):
+                changes = replace(changes, duplicates_removed=rows)
+            case _:
+                assert_never(change)
+    return changes

@@ -1,0 +1,115 @@
+"""What one `UserSync` asks for, freed from Kubernetes and from manifests.
+
+Made by `kube.specs` (from a resource or a manifest) or from the environment; read by all. Holds no
+secret: those travel apart, in `settings.Credentials`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum
+
+
+class Action(Enum):
+    """What a run may do; the values are those of `spec.actions`."""
+
+    ANALYZE = "Analyze"
+    FIX_PROGRESS = "FixProgress"
+    CLEANUP = "Cleanup"
+    FIX_DUPLICATES = "FixDuplicates"
+    FULL_SYNC = "FullSync"
+
+
+FULL_SYNC = (Action.FIX_PROGRESS, Action.CLEANUP, Action.FIX_DUPLICATES)
+"""What `FullSync` stands for, in this order."""
+
+
+def expand(actions: tuple[Action, ...]) -> frozenset[Action]:
+    """Replace `FullSync` by what it stands for; every run analyses."""
+    repairs = set(actions)
+    if Action.FULL_SYNC in repairs:
+        repairs |= set(FULL_SYNC)
+    return frozenset(repairs - {Action.FULL_SYNC, Action.ANALYZE})
+
+
+class Role(Enum):
+    """What a table is to a user: the one `Profile`, or `Data`."""
+
+    PROFILE = "Profile"
+    DATA = "Data"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table of the target; names are plain identifiers, quoted by the adapter."""
+
+    name: str
+    role: Role = Role.DATA
+    user_id_column: str = "user_id"
+    created_at_column: str = "created_at"
+
+
+DEFAULT_TABLES = (
+    Table("user_progress", Role.PROFILE),
+    Table("tasks"),
+    Table("daily_checkins"),
+    Table("moods"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The tables of one database and schema. Exactly one of them is the `Profile`."""
+
+    schema: str = "public"
+    tables: tuple[Table, ...] = DEFAULT_TABLES
+
+    @property
+    def profile(self) -> Table:
+        """The table with one row per user."""
+        return next(table for table in self.tables if table.role is Role.PROFILE)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many users one run may remove unapproved; reaching a limit is allowed, passing it is not."""
+
+    users: int = 500
+    percent: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ClerkSource:
+    """Where the desired users are. `rate_limit_share` is in percent of the instance's limit."""
+
+    api_url: str = "https://api.clerk.com"
+    instance_id: str | None = None
+    rate_limit_share: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a run may change."""
+
+    actions: frozenset[Action] = frozenset()
+    limits: Limits = field(default_factory=Limits)
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One `UserSync`, as the core reads it. `name` is `namespace/name`, for people and the audit."""
+
+    name: str
+    clerk: ClerkSource = field(default_factory=ClerkSource)
+    target: Target = field(default_factory=Target)
+    actions: tuple[Action, ...] = (Action.ANALYZE,)
+    interval: timedelta = timedelta(hours=1)
+    suspend: bool = False
+    dry_run: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+    def policy(self) -> Policy:
+        """What a run of this resource may change."""
+        return Policy(expand(self.actions), self.limits, self.dry_run)
