@@ -44,9 +44,8 @@ def control_plane(programs: Programs, tmp_path_factory: pytest.TempPathFactory) 
     """A running API server that has the CRD and notes the requests of ServiceAccounts."""
     folder = tmp_path_factory.mktemp("controlplane")
     with ControlPlane(programs, folder, audit=True) as plane:
-        crds = str(ROOT / "crds")
-        plane.kubectl("apply", "--server-side", "--validate=strict", "-k", crds)
-        plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-k", crds)
+        plane.kubectl("apply", "--server-side", "--validate=strict", "-k", str(ROOT / "crds"))
+        plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/usersyncs.usersync.dev")
         yield plane
 
 
