@@ -6,7 +6,7 @@ and by tests that run programs as processes; within a process, use `ClerkEmulato
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -195,7 +195,13 @@ class ControlAPI:
 
 
 async def _read(request: web.Request, kind: type[_T]) -> _T:
-    return msgspec.json.decode(await request.read() or b"{}", type=kind)
+    content = msgspec.json.decode(await request.read() or b"{}")
+    # msgspec passes over what a dataclass does not have: a misspelt parameter would make another fault.
+    known = {each.name for each in fields(kind)} if is_dataclass(kind) else set(content)
+    if unknown := set(content) - known:
+        message = f"unknown: {', '.join(sorted(unknown))}"
+        raise ValueError(message)
+    return msgspec.convert(content, kind)
 
 
 def _answering(

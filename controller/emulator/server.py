@@ -6,7 +6,6 @@ What a person would do in Clerk's dashboard or as a user (sign up, edit, delete)
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import random
 import time
@@ -184,10 +183,6 @@ class ClerkEmulator:
     def switch_on(self, fault: Fault) -> int:
         """Switch a fault of the API on; return the number that `faults.switch_off` takes."""
         return self.faults.switch_on(fault)
-
-    async def serve_forever(self) -> None:
-        """Stay until cancelled."""
-        await asyncio.get_running_loop().create_future()
 
 
 def _text(chance: random.Random, length: int) -> str:

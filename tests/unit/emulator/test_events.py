@@ -35,6 +35,12 @@ def test_a_signed_body_is_verified_by_svix_library() -> None:
         Webhook(SECRET).verify(body + b" ", sign(SECRET, body))
 
 
+def test_a_body_that_is_no_text_can_be_signed() -> None:
+    at = datetime.fromtimestamp(0, tz=UTC)
+    assert sign(SECRET, "é", message_id="msg_a", at=at) == sign(SECRET, "é".encode(), message_id="msg_a", at=at)
+    assert sign(SECRET, b"\xff\xfe")["svix-signature"].startswith("v1,")
+
+
 def test_each_of_two_secrets_verifies_while_they_rotate() -> None:
     other = "whsec_plJ3nmyCDGBKInavdOK15jsl"
     headers = sign([other, SECRET], b"{}")
