@@ -1,6 +1,6 @@
 # `make help` lists the targets. Everything is installed into .venv from the lock files.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cluster test check fmt unit integration e2e bench image lock clean
+.PHONY: help setup demo demo-cluster test check fmt unit integration e2e bench docs image lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -42,6 +42,9 @@ e2e: setup ## on a real Kubernetes API server, with real kubectl
 
 bench: setup ## the figures of docs/performance.md: a sweep at 100,000 users beside the naive way
 	@$(BIN)/python -m tests.bench
+
+docs: setup ## write docs/api.md anew from the CRD
+	@$(BIN)/python -m tests.support.api_reference > docs/api.md
 
 image: ## build the container image with docker, podman or buildah, whichever is there
 	@builder=$$(command -v docker || command -v podman || command -v buildah) || { echo "make image needs docker, podman or buildah." >&2; exit 1; }; \
