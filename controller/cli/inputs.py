@@ -1,0 +1,143 @@
+"""What a command works on: the UserSyncs of a manifest, or the environment alone.
+
+Decides which environment variables count, and what to say to somebody who brought the variables of Supabase's
+front-end. Resolves every secret before anything begins, so that a missing one stops the command and not half of
+it. Used by `sweeps`, `schema` and `serve`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from controller.core.targets import ClerkSource, Spec
+from controller.errors import InvalidSpec, SecretNotFound
+from controller.settings import CLERK_API_URL, Credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from controller.kube.manifests import Declared
+
+CLERK_SECRET_KEY = "CLERK_SECRET_KEY"  # noqa: S105 - the name of a variable
+CLERK_WEBHOOK_SECRET = "CLERK_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
+CLERK_API = "CLERK_API_URL"
+DATABASE_URL = "DATABASE_URL"
+STDIN = "-"
+
+_FRONT_END = (
+    "NEXT_PUBLIC_SUPABASE_URL",
+    "SUPABASE_URL",
+    "NEXT_PUBLIC_SUPABASE_ANON_KEY",
+    "SUPABASE_ANON_KEY",
+    "SUPABASE_SERVICE_ROLE_KEY",
+)
+"""Variables of Supabase's HTTP interface, which applications have and usersync cannot use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One thing to work on, with its secrets."""
+
+    spec: Spec
+    credentials: Credentials = field(repr=False)
+
+
+def read_resources(manifest: str | None, environ: Mapping[str, str], *, webhooks: bool = False) -> list[Resource]:
+    """Read the manifest, or without one the environment. `webhooks`: the webhook secrets too.
+
+    Raises:
+        InvalidSpec: the manifest or a variable is wrong; the message names the field.
+        SecretNotFound: a secret is missing; the message names what to set.
+    """
+    if manifest is None:
+        return [from_environment(environ, webhooks=webhooks)]
+    return [
+        Resource(declared.user_sync.spec, declared.credentials(webhooks=webhooks))
+        for declared in declared_in(manifest, environ)
+    ]
+
+
+def read_database_urls(manifest: str | None, environ: Mapping[str, str]) -> list[str]:
+    """Read the databases alone, each once, for a command that needs nothing of Clerk.
+
+    Raises:
+        InvalidSpec, SecretNotFound: as `read_resources`.
+    """
+    if manifest is None:
+        return [_database_url(environ)]
+    return list(dict.fromkeys(declared.database_url() for declared in declared_in(manifest, environ)))
+
+
+def from_environment(environ: Mapping[str, str], *, webhooks: bool = False) -> Resource:
+    """Make the default spec for what the environment names.
+
+    Raises:
+        SecretNotFound: a variable is missing.
+        InvalidSpec: the Clerk key is not a secret key.
+    """
+    missing = [
+        name
+        for name, wanted in ((CLERK_SECRET_KEY, True), (CLERK_WEBHOOK_SECRET, webhooks))
+        if wanted and not _value(environ, name)
+    ]
+    if missing:
+        message = (
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set. Set it to the value that Clerk's "
+            "dashboard shows (API keys; Webhooks -> the endpoint -> Signing secret), or give a manifest with -f."
+        )
+        raise SecretNotFound(message)
+    webhook_secrets = (_value(environ, CLERK_WEBHOOK_SECRET),) if webhooks else ()
+    credentials = Credentials(_value(environ, CLERK_SECRET_KEY), _database_url(environ), webhook_secrets)
+    return Resource(Spec("environment", clerk=ClerkSource(_value(environ, CLERK_API) or CLERK_API_URL)), credentials)
+
+
+def declared_in(manifest: str, environ: Mapping[str, str]) -> list[Declared]:
+    """Read a file, or standard input for `-`.
+
+    Raises:
+        InvalidSpec: not readable text, not YAML, or an invalid document.
+    """
+    # msgspec and yaml cost a tenth of a second that the environment alone does not need
+    from controller.kube.manifests import read_manifest  # noqa: PLC0415
+
+    origin = "standard input" if manifest == STDIN else manifest
+    try:
+        text = sys.stdin.read() if manifest == STDIN else Path(manifest).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{origin} cannot be read: {error}"
+        raise InvalidSpec(message) from error
+    return read_manifest(text, environ, origin=origin)
+
+
+def _value(environ: Mapping[str, str], name: str) -> str:
+    return environ.get(name, "").strip()
+
+
+def _database_url(environ: Mapping[str, str]) -> str:
+    url = _value(environ, DATABASE_URL)
+    if not url:
+        raise SecretNotFound(_missing_database(environ))
+    if url.startswith(("http://", "https://")):
+        message = f"{DATABASE_URL} is the address of Supabase's HTTP interface; {_where_it_stands()}"
+        raise InvalidSpec(message)
+    return url
+
+
+def _missing_database(environ: Mapping[str, str]) -> str:
+    present = [name for name in _FRONT_END if _value(environ, name)]
+    if not present:
+        return f"{DATABASE_URL} is not set. Set it to the database's connection string, or give a manifest with -f."
+    return (
+        f"{DATABASE_URL} is not set. {' and '.join(present)} cannot take its place: usersync works in the database "
+        f"itself, where no row is hidden from it; {_where_it_stands()}"
+    )
+
+
+def _where_it_stands() -> str:
+    return (
+        f"set {DATABASE_URL} to the connection string that Supabase shows under Project -> Connect "
+        "(postgresql://postgres...; with the database's password filled in)."
+    )

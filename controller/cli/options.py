@@ -1,0 +1,81 @@
+"""Options that several commands share, so that they are called and described alike.
+
+Decides names, environment variables and help texts, nothing else. Used by the command modules.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from controller.settings import ALLOW_INSECURE_VARIABLE, CLERK_API_URL, ClerkURLs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+@dataclass(slots=True)
+class Session:
+    """What the entry point must know of a command after it has ended, however it ended."""
+
+    debug: bool = False
+
+
+def _note_debug(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+    if value:
+        context.ensure_object(Session).debug = True
+
+
+def debug_option(command: F) -> F:
+    """Add `--debug`; the entry point reads it from the `Session`."""
+    option = click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_note_debug,
+        help="Show debug logs, and the traceback of an error.",
+    )
+    return option(command)
+
+
+def manifest_option(command: F) -> F:
+    """Add `-f FILE`, given on as `manifest` (a path, `-` for standard input, or None)."""
+    option = click.option(
+        "-f",
+        "--filename",
+        "manifest",
+        metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+        help="Manifest with UserSyncs, and Secrets if wanted; - reads standard input. "
+        "Without it: CLERK_SECRET_KEY and DATABASE_URL of the environment.",
+    )
+    return option(command)
+
+
+def clerk_url_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--clerk-url-allow` and `--allow-insecure-clerk-url`, given on together as `urls`."""
+
+    @functools.wraps(command)
+    def with_urls(*args: Any, clerk_url_allow: tuple[str, ...], allow_insecure_clerk_url: bool, **rest: Any) -> Any:
+        urls = ClerkURLs(clerk_url_allow or (CLERK_API_URL,), allow_insecure_clerk_url)
+        return command(*args, urls=urls, **rest)
+
+    allow = click.option(
+        "--clerk-url-allow",
+        multiple=True,
+        metavar="URL",
+        help=f"Where Clerk's key may be sent, instead of {CLERK_API_URL}; may be repeated.",
+    )
+    insecure = click.option(
+        "--allow-insecure-clerk-url",
+        is_flag=True,
+        envvar=ALLOW_INSECURE_VARIABLE,
+        help="Permit http, and loopback addresses; for the demo and tests.",
+    )
+    return allow(insecure(with_urls))

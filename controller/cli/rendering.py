@@ -1,0 +1,133 @@
+"""Prints reports: a table for people, JSON or YAML for programs.
+
+Decides how a report looks, never what stands in it. Ids of users appear only if the report has them, which it does
+with `--show-users` alone. Used by `sweeps` and the demo.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from typing import TYPE_CHECKING, TextIO
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from controller.cli.reports import Document
+
+_PLAIN_WIDTH = 120
+_KINDS = {"missing": "Without a profile", "orphaned": "Gone from Clerk", "duplicated": "With several profiles"}
+_COUNTS = (
+    ("clerkUsers", "Clerk users"),
+    ("synced", "with a profile"),
+    ("missingProgress", "without"),
+    ("clerkOnly", "of them without any row"),
+    ("orphaned", "gone from Clerk"),
+    ("duplicates", "surplus profiles"),
+    ("foreign", "foreign ids"),
+)
+
+
+class Output(Enum):
+    """The values are those of `--output`."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+def print_reports(reports: Sequence[Document], output: Output, stream: TextIO) -> None:
+    """Print one report as itself, several as `items` of one document (or as tables one after the other)."""
+    if output is Output.TABLE:
+        console = Console(file=stream, width=None if stream.isatty() else _PLAIN_WIDTH, highlight=False)
+        for report in reports:
+            print_table(report, console)
+        return
+    document = reports[0] if len(reports) == 1 else {"items": list(reports)}
+    if output is Output.JSON:
+        stream.write(json.dumps(document, indent=2) + "\n")
+    else:
+        stream.write(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=_PLAIN_WIDTH))
+
+
+def print_table(report: Document, console: Console) -> None:
+    """Print one report for people; a failed run has only its name, the error stands on stderr."""
+    if "error" in report:
+        console.print(Text.assemble((report["resource"], "bold"), "  failed: ", (report["error"]["reason"], "red")))
+        return
+    run = report["lastRun"]
+    colour = "yellow" if report["drift"]["total"] or "pendingDeletion" in report else "green"
+    console.print(Text.assemble((report["resource"], "bold"), "  ", (run["message"], colour)))
+    console.print(_counts(report))
+    console.print(_tables(report))
+    for line in _lines(report):
+        console.print(line)
+    _print_users(report, console)
+    console.print()
+
+
+def changes_text(report: Document) -> str:
+    """Say what was done, or would be, in one line; empty if nothing was."""
+    changes = report["changes"]
+    parts = [
+        text.format(count=changes[key], s="" if changes[key] == 1 else "s", rows=changes["rowsRemoved"])
+        for key, text in (
+            ("profilesCreated", "{count} profile{s} created"),
+            ("usersRemoved", "{count} user{s} removed" + (" ({rows} rows)" if changes["rowsRemoved"] else "")),
+            ("duplicatesRemoved", "{count} surplus profile{s} removed"),
+            ("usersLeft", "{count} user{s} left: see the warnings and the log"),
+        )
+        if changes[key]
+    ]
+    return ", ".join(parts)
+
+
+def _counts(report: Document) -> Text:
+    drift = report["drift"]
+    text = Text("  ")
+    for key, label in _COUNTS:
+        count = drift[key]
+        bad = count and key in {"missingProgress", "orphaned", "duplicates"}
+        if key in {"clerkOnly", "foreign"} and not count:
+            continue
+        text.append(f"{count:,}", "bold yellow" if bad else "bold").append(f" {label}   ", "dim")
+    return text
+
+
+def _tables(report: Document) -> Table:
+    table = Table(box=None, padding=(0, 2), pad_edge=True, header_style="dim")
+    table.add_column("Table")
+    for heading in ("Rows", "Users", "Rows of users gone"):
+        table.add_column(heading, justify="right")
+    for each in report["drift"]["tables"]:
+        gone = each["orphanedRows"]
+        table.add_row(
+            each["name"], f"{each['rows']:,}", f"{each['users']:,}", Text(f"{gone:,}", "yellow" if gone else "")
+        )
+    return table
+
+
+def _lines(report: Document) -> list[Text]:
+    lines = []
+    done = changes_text(report)
+    if done:
+        lines.append(Text(f"  {'Would do' if report['lastRun']['dryRun'] else 'Done'}: {done}."))
+    pending = report.get("pendingDeletion")
+    if pending:
+        held = f"  Held back: {pending['users']:,} users ({pending['percent']} percent), {pending['reason']}."
+        lines.append(Text(held, "bold yellow"))
+    lines += [Text(f"  Warning: {warning}", "yellow") for warning in report["warnings"]]
+    return lines
+
+
+def _print_users(report: Document, console: Console) -> None:
+    for kind, ids in report.get("users", {}).items():
+        if ids:
+            console.print(Text(f"  {_KINDS[kind]}:", "dim"))
+            for user_id in ids:
+                console.print(Text(f"    {user_id}"))
