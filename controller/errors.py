@@ -11,6 +11,8 @@
     │   └── TargetBusy                 another run works on the same database and schema
     │       └── LockLost               this run was taken over, and may write no more
     └── PermanentError                 a person must act
+        ├── KubernetesRefused          the API server says no: a right is missing, a field is not known
+        │   └── CRDMissing             the API server does not know the kind UserSync
         ├── InvalidSpec                a UserSync that cannot be served
         ├── SecretNotFound             a referenced Secret or key is not there, or empty
         ├── InsecureClerkURL           the key would travel unencrypted
@@ -95,6 +97,18 @@ class PermanentError(UserSyncError):
     """Trying again does not help until a person has changed something."""
 
     reason: ClassVar[str] = "PermanentError"
+
+
+class KubernetesRefused(PermanentError):
+    """The API server refuses a request: a missing right, or an object that its schema does not take."""
+
+    reason = "KubernetesRefused"
+
+
+class CRDMissing(KubernetesRefused):
+    """The API server does not know the kind UserSync: the CRD is not installed there."""
+
+    reason = "CRDMissing"
 
 
 class InvalidSpec(PermanentError):
