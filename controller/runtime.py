@@ -1,0 +1,107 @@
+"""The composition root: opens what a process needs for one resource, and closes it again.
+
+Decides how Clerk's rate limit is parted between runs and events, and who may migrate. The only module that knows
+Clerk's client and the database both. Used by `reconciler`, `web` and `cli`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from controller.clerk import Clerk
+from controller.core.ports import Unwatched
+from controller.core.sweeping import Sweeper
+from controller.postgres import Database
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from controller.core.ports import Clock, Directory, Inbox, Store, Watcher
+    from controller.core.targets import Spec
+    from controller.settings import ClerkURLs, Credentials
+
+RUNS_PART = 0.9
+"""Of the share of Clerk's limit that a resource may use; the rest is kept for events, which must not wait."""
+EVENTS_PART = 0.1
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> datetime:
+        """Wall clock, aware, UTC."""
+        return datetime.now(UTC)
+
+    def elapsed(self) -> float:
+        """Seconds since the machine started, sleep included: a proof must not stay young in a suspended laptop."""
+        boot_time = getattr(time, "CLOCK_BOOTTIME", None)
+        return time.monotonic() if boot_time is None else time.clock_gettime(boot_time)
+
+
+def holder_name() -> str:
+    """Name this process for locks and audit."""
+    return f"{socket.gethostname()}/{os.getpid()}"
+
+
+@asynccontextmanager
+async def open_sweeper(
+    spec: Spec, credentials: Credentials, urls: ClerkURLs, watcher: Watcher | None = None
+) -> AsyncIterator[Sweeper]:
+    """Open Clerk and the database for one run; our schema is migrated at first contact if the role may.
+
+    Raises:
+        InsecureClerkURL, ClerkURLNotAllowed: Clerk's key must not be sent to `spec.clerk.api_url`.
+        DatabaseUnavailable, DatabaseRefused: there is no connection.
+    """
+    clock = SystemClock()
+    async with (
+        _clerk(spec, credentials, urls, part=RUNS_PART) as directory,
+        Database.open(credentials.database_url, spec.target, clock) as store,
+    ):
+        yield Sweeper(directory, store, clock, watcher or Unwatched())
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the webhook service works with, for one resource."""
+
+    directory: Directory
+    store: Store
+    inbox: Inbox
+    clock: Clock
+
+
+@asynccontextmanager
+async def open_inbox(spec: Spec, credentials: Credentials, urls: ClerkURLs) -> AsyncIterator[Served]:
+    """Open Clerk and the database for events; the schema must be there, and is never migrated from here.
+
+    Raises:
+        InsecureClerkURL, ClerkURLNotAllowed: Clerk's key must not be sent to `spec.clerk.api_url`.
+        SchemaMissing: our schema is missing or older than this program.
+        DatabaseUnavailable, DatabaseRefused: there is no connection.
+    """
+    clock = SystemClock()
+    async with (
+        _clerk(spec, credentials, urls, part=EVENTS_PART) as directory,
+        Database.open(credentials.database_url, spec.target, clock, may_migrate=False) as database,
+    ):
+        await database.check_schema()
+        yield Served(directory, database, database, clock)
+
+
+@asynccontextmanager
+async def _clerk(spec: Spec, credentials: Credentials, urls: ClerkURLs, *, part: float) -> AsyncIterator[Directory]:
+    base_url = urls.check(spec.clerk.api_url)
+    async with Clerk.open(
+        credentials.clerk_secret_key,
+        base_url=base_url,
+        rate_limit_share=spec.clerk.rate_limit_share,
+        part=part,
+    ) as clerk:
+        yield clerk
