@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime, timedelta
 
@@ -41,10 +41,11 @@ class Directory(Protocol):
     async def instance(self) -> Instance:
         """Return the instance of the key. A key cannot change its instance, so this may be remembered."""
 
-    def list_users(self) -> AsyncIterator[Sequence[ListedUser]]:
+    def list_users(self) -> AsyncGenerator[Sequence[ListedUser], None]:
         """Yield every user once, in pages, in any order.
 
-        An iteration that ends without an error was complete and consistent.
+        An iteration that ends without an error was complete and consistent. Requests run ahead of it, so
+        whoever may leave it early closes it (`contextlib.aclosing`).
 
         Raises:
             ListingIncomplete: duplicate id, broken order, short page, fewer users than Clerk counts.

@@ -7,6 +7,7 @@ by `reconciler` and `cli`, through `runtime`.
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, assert_never
@@ -73,10 +74,12 @@ class Sweeper:
 
     async def _list(self, run: Run) -> None:
         listed = 0
-        async for page in self.directory.list_users():
-            await run.record_listed([user.id for user in page])
-            listed += len(page)
-            self.watcher.advance(Phase.LIST, listed)
+        # Closed at once when recording fails: else the requests under way would outlive the run.
+        async with aclosing(self.directory.list_users()) as pages:
+            async for page in pages:
+                await run.record_listed([user.id for user in page])
+                listed += len(page)
+                self.watcher.advance(Phase.LIST, listed)
 
     async def _observe(self, run: Run) -> Drift:
         self.watcher.advance(Phase.OBSERVE, 0)

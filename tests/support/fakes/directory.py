@@ -1,0 +1,106 @@
+"""Clerk in memory, with every lie that the core must survive.
+
+Passes the contract tests of `tests.support.contracts.directory`, as the real client does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from controller.core.users import Environment, Instance, ListedUser, Presence, UserId
+from controller.errors import ClerkAnswerOdd
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+
+    from controller.errors import UserSyncError
+
+INSTANCE = Instance("ins_2TheInstanceOfTheTests", Environment.DEVELOPMENT)
+LONG_AGO = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def user(number: int) -> UserId:
+    """Return an id of Clerk's form; the ids of rising numbers rise in byte order."""
+    return UserId(f"user_2{number:08d}")
+
+
+@dataclass
+class FakeDirectory:
+    """One instance, and how it lies.
+
+    - `users`: who lives, with `created_at`; change it at any time.
+    - `hidden_from_listing`, `hidden_from_filter`: living users whom `list_users`, `find` leave out.
+    - `lying_look_up`: living users whom `look_up` calls absent; `odd_look_up`: it raises ClerkAnswerOdd.
+    - `errors`: by the method's name, what it raises; the listing raises it after `pages_before_error` pages.
+    - `before`: called with the method's name before each answer, for what happens meanwhile.
+    - `calls`: how often each method was asked; `asked`: all ids given to `find` and `look_up`.
+    """
+
+    users: dict[UserId, datetime] = field(default_factory=dict)
+    of: Instance = INSTANCE
+    page_size: int = 500
+    hidden_from_listing: set[UserId] = field(default_factory=set)
+    hidden_from_filter: set[UserId] = field(default_factory=set)
+    lying_look_up: set[UserId] = field(default_factory=set)
+    odd_look_up: set[UserId] = field(default_factory=set)
+    errors: dict[str, UserSyncError] = field(default_factory=dict)
+    pages_before_error: int = 0
+    before: Callable[[str], None] = lambda _method: None
+    calls: Counter[str] = field(default_factory=Counter)
+    asked: dict[str, list[UserId]] = field(default_factory=lambda: {"find": [], "look_up": []})
+
+    def sign_up(self, *user_ids: UserId, created_at: datetime = LONG_AGO) -> None:
+        """Let users sign up, a second apart."""
+        for place, user_id in enumerate(user_ids):
+            self.users[user_id] = created_at + timedelta(seconds=place)
+
+    def delete(self, *user_ids: UserId) -> None:
+        """Delete living users."""
+        for user_id in user_ids:
+            del self.users[user_id]
+
+    async def instance(self) -> Instance:
+        self._answer("instance")
+        return self.of
+
+    async def list_users(self) -> AsyncGenerator[Sequence[ListedUser], None]:
+        self.calls["list_users"] += 1
+        self.before("list_users")
+        listed = [
+            ListedUser(user_id, created_at)
+            for user_id, created_at in sorted(self.users.items(), key=lambda each: (each[1], each[0]))
+            if user_id not in self.hidden_from_listing
+        ]
+        error = self.errors.get("list_users")
+        pages = [listed[start : start + self.page_size] for start in range(0, len(listed), self.page_size)]
+        for page in pages[: self.pages_before_error] if error else pages:
+            yield page
+        if error is not None:
+            raise error
+
+    async def find(self, user_ids: Sequence[UserId]) -> Mapping[UserId, datetime]:
+        self._answer("find", user_ids)
+        return {
+            user_id: self.users[user_id]
+            for user_id in user_ids
+            if user_id in self.users and user_id not in self.hidden_from_filter
+        }
+
+    async def look_up(self, user_id: UserId) -> Presence:
+        self._answer("look_up", [user_id])
+        if user_id in self.odd_look_up:
+            message = "Clerk answered with another user than the one asked for"
+            raise ClerkAnswerOdd(message)
+        lives = user_id in self.users and user_id not in self.lying_look_up
+        return Presence.PRESENT if lives else Presence.ABSENT
+
+    def _answer(self, method: str, user_ids: Iterable[UserId] = ()) -> None:
+        self.calls[method] += 1
+        if method in self.asked:
+            self.asked[method] += user_ids
+        self.before(method)
+        if method in self.errors:
+            raise self.errors[method]

@@ -1,0 +1,288 @@
+"""A database of one target in memory: store, run and inbox of the core.
+
+Keeps the promises that `controller.core.ports` names (all of a user or nothing, expired proofs leave their
+user, a message has one effect), so that a test of the core sees what a real database would end as.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from controller.core.absorbing import Claim, ClaimKind, Delivery
+from controller.core.drift import Drift, TableDrift
+from controller.core.outcomes import Absorbed, Outcome, Removal
+from controller.core.ports import Inspection, RunLabel
+from controller.core.targets import Target
+from controller.core.users import Instance, UserId, parse_user_id
+from controller.errors import TargetBusy, WrongInstance
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Sequence
+
+    from controller.core.ports import Clock
+    from controller.core.proofs import Proof
+    from controller.errors import UserSyncError
+
+SOME_TIME = datetime(2025, 6, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of any table; `number` is its primary key."""
+
+    user_id: str | None
+    number: int
+    created_at: datetime | None = SOME_TIME
+
+
+@dataclass
+class FakeStore:
+    """The tables of one target.
+
+    `unremovable` users have rows that a foreign key holds; `busy`: another run has the lock; `batch`: ids per
+    batch; `errors`: by the method's name, what a method of the run raises.
+    What happened: `archived` (table, row), `tombstones`, `finished` outcomes, `failures` of runs.
+    """
+
+    clock: Clock
+    target: Target = field(default_factory=Target)
+    pinned: str | None = None
+    inspection: Inspection = field(default_factory=Inspection)
+    batch: int = 500
+    busy: bool = False
+    unremovable: set[UserId] = field(default_factory=set)
+    errors: dict[str, UserSyncError] = field(default_factory=dict)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
+    archived: list[tuple[str, Row]] = field(default_factory=list)
+    tombstones: set[UserId] = field(default_factory=set)
+    labels: list[RunLabel] = field(default_factory=list)
+    finished: list[Outcome] = field(default_factory=list)
+    failures: list[BaseException] = field(default_factory=list)
+    delivered: set[str] = field(default_factory=set)
+    claims: dict[int, tuple[Claim, datetime]] = field(default_factory=dict)
+    _numbers: int = 0
+
+    def __post_init__(self) -> None:
+        """Make the tables of the target."""
+        for table in self.target.tables:
+            self.tables.setdefault(table.name, [])
+
+    def add_row(self, table: str, user_id: str | None, created_at: datetime | None = SOME_TIME) -> Row:
+        """Insert a row as an application does."""
+        row = Row(user_id, self.next_number(), created_at)
+        self.tables[table].append(row)
+        return row
+
+    def add_users(self, *user_ids: UserId) -> None:
+        """Give each user one row in every table."""
+        for user_id in user_ids:
+            for table in self.tables:
+                self.add_row(table, user_id)
+
+    def next_number(self) -> int:
+        """Return a primary key."""
+        self._numbers += 1
+        return self._numbers
+
+    def users(self, table: str | None = None) -> set[UserId]:
+        """Return the users of Clerk's form with a row in the table, or in any."""
+        names = self.tables if table is None else [table]
+        ids = (parse_user_id(row.user_id) for name in names for row in self.tables[name])
+        return {user_id for user_id in ids if user_id is not None}
+
+    def remove(self, proofs: Iterable[Proof]) -> Removal:
+        """Remove users, each whole or not at all."""
+        removal = Removal()
+        for proof in proofs:
+            held = proof.user_id in self.unremovable
+            if held or proof.instance_id != self.pinned or not proof.holds(self.clock.elapsed()):
+                removal += Removal(users_left=1)
+                continue
+            self.tombstones.add(proof.user_id)
+            removal += Removal(users=1, rows=sum(self._take_away(proof.user_id, name) for name in self.tables))
+        return removal
+
+    def _take_away(self, user_id: UserId, table: str) -> int:
+        going = [row for row in self.tables[table] if row.user_id == user_id]
+        self.archived += [(table, row) for row in going]
+        self.tables[table] = [row for row in self.tables[table] if row.user_id != user_id]
+        return len(going)
+
+    def insert_profile(self, user_id: UserId) -> bool:
+        """Insert a profile row unless there is one or a tombstone."""
+        profile = self.target.profile.name
+        if user_id in self.tombstones or user_id in self.users(profile):
+            return False
+        self.add_row(profile, user_id, self.clock.now())
+        return True
+
+    async def inspect(self) -> Inspection:
+        return self.inspection
+
+    async def pinned_instance(self) -> str | None:
+        return self.pinned
+
+    async def pin_instance(self, instance: Instance) -> None:
+        if self.pinned not in {None, instance.id}:
+            message = f"the target is pinned to {self.pinned}"
+            raise WrongInstance(message)
+        self.pinned = instance.id
+
+    async def sample_user_ids(self, limit: int) -> Sequence[UserId]:
+        ids = sorted(self.users())
+        return ids[:: max(1, -(-len(ids) // limit))]
+
+    @asynccontextmanager
+    async def begin_run(self, label: RunLabel) -> AsyncGenerator[FakeRun, None]:
+        if self.busy:
+            message = "another run is at work"
+            raise TargetBusy(message)
+        self.labels.append(label)
+        try:
+            yield FakeRun(self)
+        except BaseException as error:
+            self.failures.append(error)
+            raise
+
+    async def create_profile(self, delivery: Delivery, user_id: UserId) -> Absorbed:
+        if not self._is_new(delivery):
+            return Absorbed.REPEATED
+        if user_id in self.tombstones:
+            return Absorbed.TOMBSTONED
+        return Absorbed.CREATED if self.insert_profile(user_id) else Absorbed.PRESENT
+
+    async def record_claim(self, delivery: Delivery, user_id: UserId, kind: ClaimKind) -> Absorbed:
+        if not self._is_new(delivery):
+            return Absorbed.REPEATED
+        claim = Claim(self.next_number(), user_id, kind, attempts=0, present_answers=0)
+        self.claims[claim.id] = (claim, self.clock.now())
+        return Absorbed.CLAIMED if kind is ClaimKind.DELETION else Absorbed.RECORDED
+
+    def _is_new(self, delivery: Delivery) -> bool:
+        if delivery.message_id in self.delivered:
+            return False
+        self.delivered.add(delivery.message_id)
+        return True
+
+    async def take_claims(self, limit: int, lease: timedelta) -> Sequence[Claim]:
+        now = self.clock.now()
+        due = sorted((at, claim.id) for claim, at in self.claims.values() if at <= now)[:limit]
+        taken = [self.claims[number][0] for _, number in due]
+        for claim in taken:
+            self.claims[claim.id] = (claim, now + lease)
+        return taken
+
+    async def next_claim_due(self) -> timedelta | None:
+        times = [at for _, at in self.claims.values()]
+        return max(timedelta(), min(times) - self.clock.now()) if times else None
+
+    async def settle_by_removal(self, claim: Claim, proof: Proof) -> Removal:
+        removal = self.remove([proof])
+        if not removal.users_left:
+            del self.claims[claim.id]
+        return removal
+
+    async def settle_by_creation(self, claim: Claim) -> bool:
+        del self.claims[claim.id]
+        return self.insert_profile(claim.user_id)
+
+    async def postpone_claim(self, claim: Claim, delay: timedelta, *, answered_present: bool) -> None:
+        if answered_present:
+            later = replace(claim, present_answers=claim.present_answers + 1)
+        else:
+            later = replace(claim, attempts=claim.attempts + 1)
+        self.claims[claim.id] = (later, self.clock.now() + delay)
+
+    async def discard_claim(self, claim: Claim) -> None:
+        del self.claims[claim.id]
+
+
+@dataclass
+class FakeRun:
+    """One run of a `FakeStore`."""
+
+    store: FakeStore
+    listed: set[UserId] = field(default_factory=set)
+    id: str = "11111111-2222-3333-4444-555555555555"
+
+    async def record_listed(self, user_ids: Sequence[UserId]) -> None:
+        self._may_raise("record_listed")
+        self.listed.update(user_ids)
+
+    async def observe(self) -> Drift:
+        self._may_raise("observe")
+        store, profile = self.store, self.store.target.profile.name
+        with_rows, with_profile = store.users(), store.users(profile)
+        surplus = {user_id: rows - 1 for user_id, rows in self._profile_rows().items() if rows > 1}
+        foreign = {row.user_id for rows in store.tables.values() for row in rows if row.user_id}
+        return Drift(
+            clerk_users=len(self.listed),
+            users_with_rows=len(with_rows),
+            synced=len(self.listed & with_profile),
+            missing=len(self._missing()),
+            clerk_only=len(self.listed - with_rows),
+            orphaned=len(with_rows - self.listed),
+            duplicates=sum(surplus.values()),
+            duplicated_users=len(surplus),
+            foreign=len(foreign - with_rows),
+            tables=tuple(self._table_drift(name) for name in store.tables),
+        )
+
+    def _table_drift(self, name: str) -> TableDrift:
+        rows = [(row, parse_user_id(row.user_id)) for row in self.store.tables[name]]
+        orphaned = sum(user_id is not None and user_id not in self.listed for _, user_id in rows)
+        return TableDrift(name, len(rows), len(self.store.users(name) & self.listed), orphaned)
+
+    def _profile_rows(self) -> Counter[UserId]:
+        ids = (parse_user_id(row.user_id) for row in self.store.tables[self.store.target.profile.name])
+        return Counter(user_id for user_id in ids if user_id is not None)
+
+    def _missing(self) -> set[UserId]:
+        return self.listed - self.store.users(self.store.target.profile.name) - self.store.tombstones
+
+    async def missing(self) -> AsyncGenerator[Sequence[UserId], None]:
+        for batch in self._batches(self._missing()):
+            yield batch
+
+    async def orphaned(self) -> AsyncGenerator[Sequence[UserId], None]:
+        for batch in self._batches(self.store.users() - self.listed):
+            yield batch
+
+    async def duplicated(self) -> AsyncGenerator[Sequence[UserId], None]:
+        for batch in self._batches(user_id for user_id, rows in self._profile_rows().items() if rows > 1):
+            yield batch
+
+    def _batches(self, user_ids: Iterable[UserId]) -> list[list[UserId]]:
+        ordered, size = sorted(user_ids), self.store.batch
+        return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+    async def create_profiles(self, user_ids: Sequence[UserId]) -> int:
+        self._may_raise("create_profiles")
+        return sum([self.store.insert_profile(user_id) for user_id in user_ids])
+
+    async def remove_users(self, proofs: Sequence[Proof]) -> Removal:
+        self._may_raise("remove_users")
+        return self.store.remove(proofs)
+
+    async def reduce_duplicates(self, user_ids: Sequence[UserId]) -> int:
+        self._may_raise("reduce_duplicates")
+        profile = self.store.target.profile.name
+        surplus: set[Row] = set()
+        for user_id in user_ids:
+            own = [row for row in self.store.tables[profile] if row.user_id == user_id]
+            own.sort(key=lambda row: (row.created_at is None, row.created_at or SOME_TIME, row.number))
+            surplus.update(own[1:])
+        self.store.archived += [(profile, row) for row in sorted(surplus, key=lambda row: row.number)]
+        self.store.tables[profile] = [row for row in self.store.tables[profile] if row not in surplus]
+        return len(surplus)
+
+    async def finish(self, outcome: Outcome) -> None:
+        self.store.finished.append(outcome)
+
+    def _may_raise(self, method: str) -> None:
+        if method in self.store.errors:
+            raise self.store.errors[method]
