@@ -13,6 +13,8 @@ from tests.support.controlplane import KubectlError
 from tests.support.usersyncs import clerk, database, tables, usersync
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.support.controlplane import Answer, ControlPlane, Kubectl
     from tests.support.usersyncs import UserSync
 
@@ -35,8 +37,6 @@ BAD = [
     Bad("no database", usersync(database=None), "spec.database", "Required value"),
     Bad("no key of Clerk", usersync(clerk={}), "spec.clerk.secretKeyRef", "Required value"),
     Bad("no database URL", usersync(database={}), "spec.database.urlSecretRef", "Required value"),
-    Bad("a reference without key", usersync(clerk={"secretKeyRef": {"name": "a"}}), "secretKeyRef.key", "Required"),
-    Bad("a reference without name", usersync(clerk={"secretKeyRef": {"key": "a"}}), "secretKeyRef.name", "Required"),
     Bad("an action unknown", usersync(actions=["Repair"]), "spec.actions[0]", '"Cleanup", "FixDuplicates", "FullSync"'),
     Bad("an action twice", usersync(actions=["Cleanup", "Cleanup"]), "spec.actions", "twice: remove one"),
     Bad("no action", usersync(actions=[]), "spec.actions", "should have at least 1 items"),
@@ -56,30 +56,6 @@ BAD = [
     Bad("suspend as text", usersync(suspend="yes"), "spec.suspend", "must be of type boolean"),
     Bad("dryRun as text", usersync(dryRun="true"), "spec.dryRun", "must be of type boolean"),
     Bad(
-        "a Secret's name that none can have",
-        usersync(clerk={"secretKeyRef": {"name": "Clerk_1", "key": "k"}}),
-        "spec.clerk.secretKeyRef.name",
-        "must be that of a Secret in this namespace",
-    ),
-    Bad(
-        "a Secret of another namespace",
-        usersync(database={"urlSecretRef": {"name": "other/supabase", "key": "k"}}),
-        "spec.database.urlSecretRef.name",
-        "must be that of a Secret in this namespace",
-    ),
-    Bad(
-        "an empty key in a Secret",
-        usersync(database={"urlSecretRef": {"name": "a", "key": ""}}),
-        "spec.database.urlSecretRef.key",
-        "letters, digits, '-', '_' and '.'",
-    ),
-    Bad(
-        "a webhook secret's bad name",
-        usersync(clerk=clerk(webhookSecretRefs=[{"name": "-", "key": "k"}])),
-        "spec.clerk.webhookSecretRefs[0].name",
-        "must be that of a Secret in this namespace",
-    ),
-    Bad(
         "eleven webhook secrets",
         usersync(clerk=clerk(webhookSecretRefs=[{"name": "a", "key": "k"}] * 11)),
         "spec.clerk.webhookSecretRefs",
@@ -88,6 +64,7 @@ BAD = [
     Bad("an instance without ins_", usersync(clerk=clerk(instanceId="prod")), "spec.clerk.instanceId", "must be ins_"),
     Bad("an empty instance", usersync(clerk=clerk(instanceId="")), "spec.clerk.instanceId", "or leave it out"),
     Bad("an instance cut off", usersync(clerk=clerk(instanceId="ins_")), "spec.clerk.instanceId", "letters or digits"),
+    Bad("an instance beyond reason", usersync(clerk=clerk(instanceId=f"ins_{NINES}")), "instanceId", "than 128 bytes"),
     Bad("no share", usersync(clerk=clerk(rateLimitShare=0)), "spec.clerk.rateLimitShare", "greater than or equal to 1"),
     Bad("a share of 101", usersync(clerk=clerk(rateLimitShare=101)), "spec.clerk.rateLimitShare", "equal to 100"),
     Bad("a share in text", usersync(clerk=clerk(rateLimitShare="50%")), "spec.clerk.rateLimitShare", "type integer"),
@@ -141,6 +118,12 @@ BAD = [
         "should be greater than or equal to 0",
     ),
     Bad(
+        "a limit of more users than there can be",
+        usersync(deletion={"limits": {"users": 1_000_000_001}}),
+        "spec.deletion.limits.users",
+        "should be less than or equal to 1000000000",
+    ),
+    Bad(
         "a limit of -1 percent",
         usersync(deletion={"limits": {"percent": -1}}),
         "spec.deletion.limits.percent",
@@ -160,6 +143,30 @@ BAD = [
     ),
     Bad("a percentage in text", usersync(deletion={"limits": {"percent": "10%"}}), "limits.percent", "type integer"),
     Bad("no spec", usersync() | {"spec": None}, "spec", "Required value"),
+]
+
+REFERENCES: dict[str, Callable[[dict[str, str]], UserSync]] = {
+    "spec.clerk.secretKeyRef": lambda reference: usersync(clerk={"secretKeyRef": reference}),
+    "spec.clerk.webhookSecretRefs[0]": lambda reference: usersync(clerk=clerk(webhookSecretRefs=[reference])),
+    "spec.database.urlSecretRef": lambda reference: usersync(database={"urlSecretRef": reference}),
+}
+SECRET_NAME, SECRET_KEY = "must be that of a Secret in this namespace", "letters, digits, '-', '_' and '.'"
+BAD_REFERENCES: list[tuple[dict[str, str], str, str]] = [
+    ({"key": "k"}, "name", "Required value"),
+    ({"name": "a"}, "key", "Required value"),
+    ({"name": "", "key": "k"}, "name", SECRET_NAME),
+    ({"name": "Clerk_1", "key": "k"}, "name", SECRET_NAME),
+    ({"name": "other/clerk", "key": "k"}, "name", SECRET_NAME),
+    ({"name": "-clerk", "key": "k"}, "name", SECRET_NAME),
+    ({"name": "a" * 254, "key": "k"}, "name", "may not be more than 253 bytes"),
+    ({"name": "a", "key": ""}, "key", SECRET_KEY),
+    ({"name": "a", "key": "a/b"}, "key", SECRET_KEY),
+    ({"name": "a", "key": "k" * 254}, "key", "may not be more than 253 bytes"),
+]
+BAD += [
+    Bad(f"{where} {json.dumps(reference)[:40]}", resource(reference), f"{where}.{field}", remedy)
+    for where, resource in REFERENCES.items()
+    for reference, field, remedy in BAD_REFERENCES
 ]
 
 NOT_YET = [

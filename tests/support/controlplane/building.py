@@ -170,8 +170,9 @@ def _compile(go: Path, module: str, what: tuple[str, Path, str], say: Callable[[
     package, output, stamp = what
     argv = [str(go), "build", "-v", "-trimpath", "-mod=readonly", "-buildvcs=false", f"-ldflags=-s -w {stamp}"]
     started, log = time.monotonic(), output.with_name(f"{output.name}.log")
-    # GOWORK, GOFLAGS: a workspace or flags of the user's own would build something else than go.sum pins.
-    environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
+    environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
+    environment["GOWORK"] = "off"  # a workspace of the user's own would build something else than go.sum pins
+    environment.pop("GOROOT", None)  # it would lead one release's compiler to another's library
     with log.open("w") as lines:
         compiler = subprocess.Popen(
             [*argv, "-o", str(output), package], cwd=HERE / module, env=environment, stderr=lines
@@ -204,4 +205,5 @@ def _compile(go: Path, module: str, what: tuple[str, Path, str], say: Callable[[
 def _progress(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()
     fetched = sum(line.startswith("go: downloading") for line in lines)
-    return f"{fetched} modules fetched, {len(lines) - fetched} packages compiled"
+    compiled = f"{len(lines) - fetched} packages compiled"
+    return f"{fetched} modules fetched, {compiled}" if fetched else compiled
