@@ -1,0 +1,101 @@
+"""`usersync demo`: opens the stage of this machine, tells the story, and stays if asked to."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from controller.cli.demo.narrator import Narrator
+from controller.cli.demo.stage import PromiseBroken
+from controller.cli.demo.stage_local import open_local_stage
+from controller.cli.demo.story import Story
+from controller.cli.exits import Exit
+from controller.cli.options import debug_option
+from controller.cli.rendering import changes_text
+from controller.cli.running import run_to_end
+from controller.ops.logs import LogFormat, configure
+from controller.settings import ALLOW_INSECURE_VARIABLE
+
+if TYPE_CHECKING:
+    from controller.cli.demo.stage_local import LocalStage
+
+KEPT_INTERVAL = timedelta(seconds=30)
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Stay when the story is told, until Ctrl-C, with commands to try.")
+@debug_option
+def demo(keep: bool) -> Exit:  # noqa: FBT001 - a click parameter
+    """Watch users drift and be mended, on this machine alone.
+
+    Starts a PostgreSQL server, an emulated Clerk and the webhook service on 127.0.0.1, tells what happens to users
+    and checks every step; removes everything when it ends.
+    """
+    configure(LogFormat.CONSOLE, "critical")
+    console = Console(file=sys.stdout, highlight=False)
+    console.print(
+        "usersync demo: a PostgreSQL server, an emulated Clerk, the webhook service and the controller's loop"
+    )
+    try:
+        return run_to_end(_play(console, keep=keep))
+    except PromiseBroken as broken:
+        return fail(broken)
+
+
+def fail(broken: PromiseBroken) -> Exit:
+    """Say which promise was not kept."""
+    click.echo(f"Error: the story went wrong. {broken}", err=True)
+    return Exit.ERROR
+
+
+async def _play(console: Console, *, keep: bool) -> Exit:
+    async with open_local_stage() as stage:
+        console.print(f"Clerk at {stage.clerk.url}, database at {stage.application.url}")
+        narrator = Narrator(console)
+        await Story(stage, narrator).tell()
+        console.print(Text(f"\nAll {narrator.seen} promises were kept.", "bold green"))
+        if keep:
+            await _stay(stage, console)
+    return Exit.DONE
+
+
+async def _stay(stage: LocalStage, console: Console) -> None:
+    """Leave all of it running until Ctrl-C, which is the good end here."""
+    for line in _things_to_try(stage):
+        console.print(Text(line))
+    stage.loop.interval = KEPT_INTERVAL
+    try:
+        while True:
+            report = await stage.loop.next_run()
+            done = changes_text(report) or report.get("error", {}).get("message", "")
+            if done:
+                console.print(Text(f"controller: {done}"))
+    except asyncio.CancelledError:
+        console.print("\nEnding.")
+
+
+def _things_to_try(stage: LocalStage) -> list[str]:
+    clerk, url = stage.clerk, stage.clerk.url
+    return [
+        "",
+        f"Everything stays until Ctrl-C, with a run every {KEPT_INTERVAL.total_seconds():.0f} s. In another terminal:",
+        "",
+        f"  export CLERK_API_URL={url} {ALLOW_INSECURE_VARIABLE}=1",
+        f"  export CLERK_SECRET_KEY={clerk.secret_key}",
+        f"  export DATABASE_URL={stage.application.url}",
+        "",
+        "  usersync analyze                                  # how far the database is from Clerk",
+        f"  usersync full-sync -f {stage.manifest}",
+        f"  curl -X POST {url}/emulator/sign-ups -d '{{}}'      # somebody signs up; with webhook",
+        f'  curl -X DELETE {url}/emulator/users -d \'{{"newest": 2, "webhook": false}}\'   # deleted, webhook lost',
+        f'  curl -X POST {url}/emulator/faults -d \'{{"name": "server-error", "endpoint": "list"}}\'',
+        f"  curl -X DELETE {url}/emulator/faults",
+        f"  curl {url}/emulator/webhooks/deliveries",
+        "",
+    ]
