@@ -1,0 +1,173 @@
+"""What Clerk's answers say: decoded strictly, and only the fields that are used.
+
+Decides what is a user, a refusal, an instance; everything else is odd and raises. Pure. Facts: Clerk's
+OpenAPI description of the Backend API, version 2026-05-12. Used by `client`, `listing` and `transport`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Annotated, NoReturn, TypeVar
+
+import msgspec
+
+from controller.core.users import Environment, Instance, ListedUser, parse_user_id
+from controller.errors import ClerkAnswerOdd
+
+RESOURCE_NOT_FOUND = "resource_not_found"
+"""The code of a 404 that means: there is no such user."""
+
+_T = TypeVar("_T")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_INSTANCE_ID = re.compile("ins_[A-Za-z0-9]+", re.ASCII)
+_CODE = re.compile("[a-z0-9_]{1,80}", re.ASCII)
+_TRACE = re.compile("[A-Za-z0-9-]{1,80}", re.ASCII)
+
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]
+"""Since 1970, before the year 10000: what a `datetime` can hold."""
+
+
+class _User(msgspec.Struct):
+    object: str
+    id: str
+    created_at: Milliseconds
+
+
+class _TotalCount(msgspec.Struct):
+    object: str
+    total_count: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _Instance(msgspec.Struct):
+    object: str
+    id: str
+    environment_type: str
+
+
+class _Error(msgspec.Struct):
+    code: str
+
+
+class _Errors(msgspec.Struct):
+    errors: Annotated[list[_Error], msgspec.Meta(min_length=1)]
+    clerk_trace_id: str | None = None
+
+
+_USER = msgspec.json.Decoder(_User)
+_USERS = msgspec.json.Decoder(list[_User])
+_TOTAL_COUNT = msgspec.json.Decoder(_TotalCount)
+_INSTANCE = msgspec.json.Decoder(_Instance)
+_ERRORS = msgspec.json.Decoder(_Errors)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer, whole: `status`, the body without its encoding, and Clerk's or Cloudflare's trace id.
+
+    `asked` is the request in words that may be logged: method and path without ids.
+    """
+
+    asked: str
+    status: int
+    body: bytes
+    ray: str | None = None
+
+    def reject(self, how: str, cause: Exception | None = None) -> NoReturn:
+        """Raise the error that says what is wrong with this answer, without any of its text.
+
+        Raises:
+            ClerkAnswerOdd: always.
+        """
+        message = f"Clerk answered {self.asked} with {self.status}{self.details()}: {how}."
+        raise ClerkAnswerOdd(message) from cause
+
+    def codes(self) -> tuple[str, ...]:
+        """Return the codes of all errors in the body; none if it is not of Clerk's form."""
+        errors = self._errors()
+        return () if errors is None else tuple(error.code for error in errors.errors)
+
+    def details(self) -> str:
+        """Return code and trace id in brackets, for messages; only what looks like one, as it goes to logs."""
+        errors = self._errors() if self.status >= HTTPStatus.BAD_REQUEST else None
+        code = _CODE.fullmatch(errors.errors[0].code) if errors else None
+        trace = _TRACE.fullmatch((errors and errors.clerk_trace_id) or self.ray or "")
+        details = [code[0]] if code else []
+        if trace:
+            details.append(f"trace {trace[0]}")
+        return f" ({', '.join(details)})" if details else ""
+
+    def _errors(self) -> _Errors | None:
+        try:
+            return _ERRORS.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+
+def read_user(answer: Answer) -> ListedUser:
+    """Return the one user of the body.
+
+    Raises:
+        ClerkAnswerOdd: it is anything else.
+    """
+    return _listed(answer, _decode(answer, _USER, "a user"))
+
+
+def read_users(answer: Answer) -> list[ListedUser]:
+    """Return the users of the bare array in the body, as many as there are.
+
+    Raises:
+        ClerkAnswerOdd: not an array, or something in it is not a user of Clerk's form.
+    """
+    return [_listed(answer, user) for user in _decode(answer, _USERS, "a list of users")]
+
+
+def read_total_count(answer: Answer) -> int:
+    """Return the number in the body.
+
+    Raises:
+        ClerkAnswerOdd: it is anything else.
+    """
+    count = _decode(answer, _TOTAL_COUNT, "a count")
+    if count.object != "total_count":
+        answer.reject("the object is not a total_count")
+    return count.total_count
+
+
+def read_instance(answer: Answer) -> Instance:
+    """Return the instance in the body.
+
+    Raises:
+        ClerkAnswerOdd: it is anything else, or of an environment that has no known rate limit.
+    """
+    found = _decode(answer, _INSTANCE, "an instance")
+    if found.object != "instance" or not _INSTANCE_ID.fullmatch(found.id):
+        answer.reject("the object is not an instance with an id of the form ins_...")
+    try:
+        return Instance(found.id, Environment(found.environment_type))
+    except ValueError as error:
+        answer.reject("the environment is neither production nor development", error)
+
+
+def milliseconds(moment: datetime) -> int:
+    """Return a moment as Clerk writes it."""
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _decode(answer: Answer, decoder: msgspec.json.Decoder[_T], expected: str) -> _T:
+    if answer.status != HTTPStatus.OK:
+        answer.reject(f"expected 200 and {expected}")
+    try:
+        return decoder.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        answer.reject(f"the body is not {expected}", error)
+
+
+def _listed(answer: Answer, user: _User) -> ListedUser:
+    user_id = parse_user_id(user.id)
+    if user.object != "user" or user_id is None:
+        answer.reject("an object in it is not a user with an id of the form user_...")
+    return ListedUser(user_id, _EPOCH + timedelta(milliseconds=user.created_at))
