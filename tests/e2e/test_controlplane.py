@@ -5,13 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import stat
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
+from tests.e2e.conftest import ROOT
 from tests.support.controlplane import (
     BuildError,
     ControlPlane,
@@ -95,6 +98,32 @@ def test_a_start_that_fails_says_why_and_leaves_nothing_running(programs: Progra
     with pytest.raises(StartError, match="unknown flag: --no-such-flag"):
         plane.start()
     assert not [child for child in psutil.Process().children() if str(tmp_path) in " ".join(child.cmdline())]
+
+
+def test_a_port_that_somebody_took_meanwhile_is_named_and_not_changed(programs: Programs, tmp_path: Path) -> None:
+    with ControlPlane(programs, tmp_path) as plane:
+        plane.stop_api_server(at_once=True)
+        port = int(plane.url.rsplit(":", 1)[1])
+        with socket.create_server(("127.0.0.1", port)), pytest.raises(StartError, match=f"{port}.*already in use"):
+            plane.start_api_server()
+
+
+@pytest.mark.usefixtures("programs")
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_the_server_of_a_person_at_a_terminal_ends_and_cleans_up(tmp_path: Path, ending: signal.Signals) -> None:
+    log, temporary = tmp_path / "log", tmp_path / "temporary"
+    temporary.mkdir()
+    argv = [sys.executable, "-m", "tests.support.controlplane", "run"]
+    running = spawn(argv, log=log, env=os.environ | {"TMPDIR": str(temporary)}, cwd=ROOT)
+    while "Ctrl-C ends it" not in log.read_text():
+        assert running.poll() is None, log.read_text()
+        time.sleep(0.05)
+    children = psutil.Process(running.pid).children()
+    running.send_signal(ending)
+    assert running.wait(60) == 0, log.read_text()
+    assert len(children) == 2
+    assert not [child for child in children if child.is_running()]
+    assert not list(temporary.iterdir())
 
 
 def test_credentials_are_for_their_owner_alone(control_plane: ControlPlane) -> None:

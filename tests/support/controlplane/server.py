@@ -183,7 +183,7 @@ class ControlPlane:
         """
         trust = ssl.create_default_context(cafile=str(self.folder / "certs" / "apiserver.crt"))
         port = self._taken_ports().api_server
-        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=trust)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=timeout_seconds, context=trust)
         given = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         try:
             payload = None if body is None else json.dumps(body)
@@ -259,7 +259,8 @@ class ControlPlane:
 
     def _is_ready(self) -> bool:
         try:
-            return self.request("GET", "/readyz").status == http.HTTPStatus.OK
+            # Short: a stranger that listens on our port and says nothing may not hide that our program has ended.
+            return self.request("GET", "/readyz", timeout_seconds=2).status == http.HTTPStatus.OK
         except (OSError, http.client.HTTPException):
             return False
 
