@@ -61,7 +61,7 @@ async def open_sweeper(
     """
     clock = SystemClock()
     async with (
-        _clerk(spec, credentials, urls, part=RUNS_PART) as directory,
+        _clerk(spec, credentials, urls, clock, part=RUNS_PART) as directory,
         Database.open(credentials.database_url, spec.target, clock) as store,
     ):
         yield Sweeper(directory, store, clock, watcher or Unwatched())
@@ -88,7 +88,7 @@ async def open_inbox(spec: Spec, credentials: Credentials, urls: ClerkURLs) -> A
     """
     clock = SystemClock()
     async with (
-        _clerk(spec, credentials, urls, part=EVENTS_PART) as directory,
+        _clerk(spec, credentials, urls, clock, part=EVENTS_PART) as directory,
         Database.open(credentials.database_url, spec.target, clock, may_migrate=False) as database,
     ):
         await database.check_schema()
@@ -96,12 +96,10 @@ async def open_inbox(spec: Spec, credentials: Credentials, urls: ClerkURLs) -> A
 
 
 @asynccontextmanager
-async def _clerk(spec: Spec, credentials: Credentials, urls: ClerkURLs, *, part: float) -> AsyncIterator[Directory]:
+async def _clerk(
+    spec: Spec, credentials: Credentials, urls: ClerkURLs, clock: Clock, *, part: float
+) -> AsyncIterator[Directory]:
     base_url = urls.check(spec.clerk.api_url)
-    async with Clerk.open(
-        credentials.clerk_secret_key,
-        base_url=base_url,
-        rate_limit_share=spec.clerk.rate_limit_share,
-        part=part,
-    ) as clerk:
+    share = spec.clerk.rate_limit_share / 100 * part
+    async with Clerk.open(credentials.clerk_secret_key, base_url=base_url, share=share, clock=clock) as clerk:
         yield clerk
