@@ -175,7 +175,15 @@ class ControlPlane:
         log = self.folder / "audit.log"
         return auditing.rights_used(log, f"system:serviceaccount:{namespace}:{name}")
 
-    def request(self, method: str, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None) -> Answer:
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_seconds: float = 30,
+    ) -> Answer:
         """One request as administrator, without kubectl: 5 ms instead of 200.
 
         Raises:
