@@ -71,22 +71,6 @@ def print_table(report: Document, console: Console) -> None:
     console.print()
 
 
-def changes_text(report: Document) -> str:
-    """Say what was done, or would be, in one line; empty if nothing was."""
-    changes = report["changes"]
-    parts = [
-        text.format(count=changes[key], s="" if changes[key] == 1 else "s", rows=changes["rowsRemoved"])
-        for key, text in (
-            ("profilesCreated", "{count} profile{s} created"),
-            ("usersRemoved", "{count} user{s} removed" + (" ({rows} rows)" if changes["rowsRemoved"] else "")),
-            ("duplicatesRemoved", "{count} surplus profile{s} removed"),
-            ("usersLeft", "{count} user{s} left: see the warnings and the log"),
-        )
-        if changes[key]
-    ]
-    return ", ".join(parts)
-
-
 def _counts(report: Document) -> Text:
     drift = report["drift"]
     text = Text("  ")
@@ -114,9 +98,6 @@ def _tables(report: Document) -> Table:
 
 def _lines(report: Document) -> list[Text]:
     lines = []
-    done = changes_text(report)
-    if done:
-        lines.append(Text(f"  {'Would do' if report['lastRun']['dryRun'] else 'Done'}: {done}."))
     pending = report.get("pendingDeletion")
     if pending:
         held = f"  Held back: {pending['users']:,} users ({pending['percent']} percent), {pending['reason']}."

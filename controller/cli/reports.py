@@ -9,13 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from controller.kube.shapes import (
+    changes_shape,
+    drift_shape,
+    outcome_reason,
+    pending_deletion_shape,
+    summarize,
+    time_text,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from controller.core.drift import Drift
-    from controller.core.outcomes import Changes, Outcome
-    from controller.core.plans import HeldBack
+    from controller.core.outcomes import Outcome
     from controller.core.targets import Spec
     from controller.errors import UserSyncError
 
@@ -36,20 +43,21 @@ class Finished:
 def report(finished: Finished) -> Document:
     """Describe a run as the status would."""
     outcome = finished.outcome
+    finish = time_text(finished.finished_at)
     document: Document = {
         "resource": finished.spec.name,
-        "drift": drift_document(outcome.remaining),
-        "changes": changes_document(outcome.changes),
+        "drift": drift_shape(outcome.remaining),
+        "changes": changes_shape(outcome.changes),
     }
     if outcome.held_back is not None:
-        document["pendingDeletion"] = _pending(outcome.held_back, finished.finished_at)
+        document["pendingDeletion"] = pending_deletion_shape(outcome.held_back, finish)
     document["lastRun"] = {
         "id": outcome.run_id,
-        "startTime": _time(finished.started_at),
-        "finishTime": _time(finished.finished_at),
+        "startTime": time_text(finished.started_at),
+        "finishTime": finish,
         "result": "Succeeded",
-        "reason": outcome.held_back.reason.value if outcome.held_back else _reason(outcome),
-        "message": summary(outcome),
+        "reason": outcome_reason(outcome),
+        "message": "The deletion was declined." if outcome.declined else summarize(outcome),
         "actions": [action.value for action in finished.spec.actions],
         "dryRun": outcome.dry_run,
     }
@@ -62,62 +70,3 @@ def report(finished: Finished) -> Document:
 def failure_report(spec: Spec, error: UserSyncError) -> Document:
     """Describe a run that failed; what it found is unknown, so there is no drift to show."""
     return {"resource": spec.name, "error": {"reason": error.reason, "message": str(error)}}
-
-
-def drift_document(drift: Drift) -> Document:
-    """Give the counts the names of the status."""
-    return {
-        "total": drift.total,
-        "clerkUsers": drift.clerk_users,
-        "synced": drift.synced,
-        "missingProgress": drift.missing,
-        "orphaned": drift.orphaned,
-        "duplicates": drift.duplicates,
-        "clerkOnly": drift.clerk_only,
-        "foreign": drift.foreign,
-        "tables": [
-            {"name": table.name, "rows": table.rows, "users": table.users, "orphanedRows": table.orphaned_rows}
-            for table in drift.tables
-        ],
-    }
-
-
-def changes_document(changes: Changes) -> Document:
-    """Give the counts the names of the status."""
-    return {
-        "profilesCreated": changes.profiles_created,
-        "usersRemoved": changes.users_removed,
-        "rowsRemoved": changes.rows_removed,
-        "duplicatesRemoved": changes.duplicates_removed,
-        "usersLeft": changes.users_left,
-    }
-
-
-def summary(outcome: Outcome) -> str:
-    """Say in one sentence what the run came to."""
-    if outcome.held_back is not None:
-        return outcome.held_back.message
-    if outcome.declined:
-        return "The deletion was declined."
-    if outcome.dry_run:
-        return f"Dry run: nothing was changed; drift of {outcome.found.total} found."
-    if not outcome.remaining.total:
-        return "In sync." if not outcome.found.total else f"In sync; drift of {outcome.found.total} mended."
-    return f"Drift of {outcome.remaining.total} remains."
-
-
-def _reason(outcome: Outcome) -> str:
-    return "Drifted" if outcome.remaining.total else "InSync"
-
-
-def _pending(held_back: HeldBack, now: datetime) -> Document:
-    return {
-        "users": held_back.users,
-        "percent": held_back.percent,
-        "reason": held_back.reason.value,
-        "since": _time(now),
-    }
-
-
-def _time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -17,7 +17,6 @@ from controller.cli.demo.stage_local import open_local_stage
 from controller.cli.demo.story import Story
 from controller.cli.exits import Exit
 from controller.cli.options import debug_option
-from controller.cli.rendering import changes_text
 from controller.cli.running import run_to_end
 from controller.ops.logs import LogFormat, configure
 from controller.settings import ALLOW_INSECURE_VARIABLE
@@ -73,9 +72,8 @@ async def _stay(stage: LocalStage, console: Console) -> None:
     try:
         while True:
             report = await stage.loop.next_run()
-            done = changes_text(report) or report.get("error", {}).get("message", "")
-            if done:
-                console.print(Text(f"controller: {done}"))
+            if "error" in report or any(report["changes"].values()):
+                console.print(Text(f"controller: {report.get('error', report.get('lastRun'))['message']}"))
     except asyncio.CancelledError:
         console.print("\nEnding.")
 

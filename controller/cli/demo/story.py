@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from controller.cli.demo.application import TABLES
 from controller.cli.demo.stage import PromiseBroken
-from controller.cli.rendering import changes_text
 from controller.emulator import DeliveryFault, DeliveryFaultName, Endpoint, Fault, FaultName
 
 if TYPE_CHECKING:
@@ -187,8 +186,7 @@ class Story:
         if "error" in report:
             message = f"The run failed, {report['error']['reason']}: {report['error']['message']}"
             raise PromiseBroken(message)
-        done = changes_text(report)
-        self._narrator.say(f"controller: {f'{done}. ' if done else ''}{report['lastRun']['message']}")
+        self._narrator.say(f"controller: {report['lastRun']['message']}")
         return report
 
     async def _analyze(self) -> Document:

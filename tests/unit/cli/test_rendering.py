@@ -65,8 +65,9 @@ def test_the_document_has_the_shape_of_the_status() -> None:
             "startTime": "2026-03-01T12:00:00Z",
             "finishTime": "2026-03-01T12:00:07Z",
             "result": "Succeeded",
-            "reason": "Drifted",
-            "message": "Drift of 3 remains.",
+            "reason": "Succeeded",
+            "message": "1 profile created, 2 users removed (9 rows), 3 duplicates removed, "
+            "4 users could not be removed. Drift: 1 without a profile, 1 orphaned, 1 duplicate profiles; 8 users in Clerk.",
             "actions": ["FullSync"],
             "dryRun": False,
         },
@@ -115,13 +116,12 @@ def test_the_table_shows_the_drift_of_each_table() -> None:
 
 def test_the_table_says_what_was_done() -> None:
     done = Changes(profiles_created=1, users_removed=2, rows_removed=9)
-    assert "Done: 1 profile created, 2 users removed (9 rows)." in printed(reported(outcome(changes=done)))
+    assert "1 profile created, 2 users removed (9 rows). In sync: 98 users." in printed(reported(outcome(changes=done)))
 
 
 def test_the_table_of_a_dry_run_says_that_nothing_was_done() -> None:
     text = printed(reported(outcome(drift(missing=2), changes=Changes(profiles_created=2), dry_run=True)))
-    assert "Would do: 2 profiles created." in text
-    assert "Dry run: nothing was changed" in text
+    assert "Dry run, nothing was changed; it would be: 2 profiles created." in text
 
 
 def test_the_table_names_what_is_held_back_and_the_reason_in_words() -> None:

@@ -1,0 +1,111 @@
+"""How drift, changes and a run are written in a status, and in what the command line prints. Pure.
+
+Decides names, sizes and words of what the operator and the command line both report, so that whoever reads the one
+can read the other. Counts, never ids. Used by `reconciler` and `cli`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from controller.core.drift import Drift
+    from controller.core.outcomes import Changes, Outcome
+    from controller.core.plans import HeldBack
+
+TABLES_MAX = 64
+
+
+def drift_shape(drift: Drift) -> dict[str, Any]:
+    """Write `status.drift`."""
+    return {
+        "total": drift.total,
+        "clerkUsers": drift.clerk_users,
+        "synced": drift.synced,
+        "missingProgress": drift.missing,
+        "orphaned": drift.orphaned,
+        "duplicates": drift.duplicates,
+        "clerkOnly": drift.clerk_only,
+        "foreign": drift.foreign,
+        "tables": [
+            {"name": table.name, "rows": table.rows, "users": table.users, "orphanedRows": table.orphaned_rows}
+            for table in drift.tables[:TABLES_MAX]
+        ],
+    }
+
+
+def changes_shape(changes: Changes) -> dict[str, Any]:
+    """Write `status.changes`."""
+    return {
+        "profilesCreated": changes.profiles_created,
+        "usersRemoved": changes.users_removed,
+        "rowsRemoved": changes.rows_removed,
+        "duplicatesRemoved": changes.duplicates_removed,
+        "usersLeft": changes.users_left,
+    }
+
+
+def pending_deletion_shape(held_back: HeldBack, since: str) -> dict[str, Any]:
+    """Write `status.pendingDeletion`; `since` as `time_text` gives it."""
+    return {
+        "users": held_back.users,
+        "percent": held_back.percent,
+        "reason": held_back.reason.value,
+        "since": since,
+    }
+
+
+def time_text(moment: datetime) -> str:
+    """Write an aware UTC time as the API server does."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def outcome_reason(outcome: Outcome) -> str:
+    """Return the one word for a run that ended well."""
+    return "DeletionBlocked" if outcome.held_back else "Succeeded"
+
+
+def summarize(outcome: Outcome) -> str:
+    """Say in one or two sentences what a run did, or would do, and what is left."""
+    changes = outcome.changes
+    done = [
+        text
+        for count, text in (
+            (changes.profiles_created, f"{_counted(changes.profiles_created, 'profile')} created"),
+            (changes.users_removed, f"{_counted(changes.users_removed, 'user')} removed{_rows(changes)}"),
+            (changes.duplicates_removed, f"{_counted(changes.duplicates_removed, 'duplicate')} removed"),
+            (changes.users_left, f"{_counted(changes.users_left, 'user')} could not be removed"),
+        )
+        if count
+    ]
+    head = "Dry run, nothing was changed; it would be: " if outcome.dry_run and done else ""
+    sentences = [f"{head}{', '.join(done)}." if done else "", describe_drift(outcome.remaining)]
+    if outcome.held_back:
+        sentences.insert(0, outcome.held_back.message)
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def describe_drift(drift: Drift) -> str:
+    """Say what is out of step, in counts."""
+    if not drift.total:
+        return f"In sync: {_counted(drift.clerk_users, 'user')}."
+    parts = [
+        f"{count} {word}"
+        for count, word in (
+            (drift.missing, "without a profile"),
+            (drift.orphaned, "orphaned"),
+            (drift.duplicates, "duplicate profiles"),
+        )
+        if count
+    ]
+    return f"Drift: {', '.join(parts)}; {_counted(drift.clerk_users, 'user')} in Clerk."
+
+
+def _rows(changes: Changes) -> str:
+    return f" ({_counted(changes.rows_removed, 'row')})" if changes.rows_removed else ""
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
