@@ -178,7 +178,6 @@ class Users:
             message = f"{chosen} has signed up already"
             raise ValueError(message)
         self._created[chosen] = self._now() if created_at is None else created_at
-        self._gone.pop(chosen, None)
         insort(self._order, chosen, key=self._key)
         return chosen
 

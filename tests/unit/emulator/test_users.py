@@ -75,7 +75,13 @@ def test_both_bounds_of_creation_are_exclusive(users: Users) -> None:
     assert users.page(UserQuery(created_after=1000, created_before=3000)) == [second]
     assert users.page(UserQuery(created_after=999, created_before=3001)) == [third, second, first]
     assert users.count(UserQuery(created_after=1000)) == 2
-    assert users.page(UserQuery(created_after=3000, created_before=1000)) == []
+
+
+def test_bounds_that_cross_mean_nobody(users: Users) -> None:
+    users.add(10, created_from=1000, created_until=3000)
+    crossed = UserQuery(created_after=2500, created_before=1500)
+    assert users.page(crossed) == []
+    assert users.count(crossed) == 0
 
 
 def test_a_cursor_stays_within_the_bounds(users: Users) -> None:
