@@ -1,0 +1,47 @@
+"""The in-memory directory, on which the core's tests stand, keeps the contract of the real one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from controller.errors import ListingIncomplete
+from tests.support.contracts.directory import DirectoryContract
+from tests.support.fakes.directory import INSTANCE, FakeDirectory, user
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from controller.core.users import Instance, UserId
+
+
+@dataclass
+class FakePopulation:
+    directory: FakeDirectory = field(default_factory=FakeDirectory)
+    instance: Instance = INSTANCE
+
+    def sign_up(self, count: int, since: datetime) -> list[UserId]:
+        ids = [user(number) for number in range(count)]
+        self.directory.sign_up(*ids, created_at=since)
+        return ids
+
+    def delete(self, user_ids: Sequence[UserId]) -> None:
+        self.directory.delete(*user_ids)
+
+    def hide_from_filter(self, user_id: UserId) -> None:
+        self.directory.hidden_from_filter.add(user_id)
+
+    def cut_listing_short(self) -> None:
+        self.directory.errors["list_users"] = ListingIncomplete("the listing ended early")
+
+    def answer_oddly(self, user_id: UserId) -> None:
+        self.directory.odd_look_up.add(user_id)
+
+
+class TestFakeDirectory(DirectoryContract):
+    @pytest.fixture
+    def population(self) -> FakePopulation:
+        return FakePopulation()
