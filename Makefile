@@ -24,7 +24,7 @@ test: check ## every test: unit, integration, and end to end on a real Kubernete
 
 check: setup ## the gate while working: format, lint, types, layers, unit tests
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
-	@$(BIN)/mypy --no-error-summary && $(BIN)/lint-imports --no-timings > .venv/layers.txt || { cat .venv/layers.txt; exit 1; }
+	@$(BIN)/mypy --no-error-summary && $(BIN)/lint-imports > .venv/layers.txt || { cat .venv/layers.txt; exit 1; }
 	@$(BIN)/pytest -q tests/unit
 
 fmt: setup ## format the code and mend what the linter can
