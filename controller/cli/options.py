@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from controller.ops.logs import LogFormat
 from controller.settings import ALLOW_INSECURE_VARIABLE, CLERK_API_URL, ClerkURLs
 
 if TYPE_CHECKING:
@@ -79,3 +80,43 @@ def clerk_url_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Permit http, and loopback addresses; for the demo and tests.",
     )
     return allow(insecure(with_urls))
+
+
+def cluster_options(command: F) -> F:
+    """Add which UserSyncs of which cluster: `namespace`, `all_namespaces`, `kubeconfig`, `context`."""
+    for option in (
+        click.option("--context", metavar="NAME", help="Context of the kubeconfig."),
+        click.option("--kubeconfig", metavar="FILE", type=click.Path(dir_okay=False), help="Instead of $KUBECONFIG."),
+        click.option("-A", "--all-namespaces", is_flag=True, help="Serve the UserSyncs of the whole cluster."),
+        click.option("-n", "--namespace", metavar="NAME", help="Serve the UserSyncs of this namespace only."),
+    ):
+        command = option(command)
+    return command
+
+
+def process_options(command: F) -> F:
+    """Add what every long-running program has: `ops_port`, `log_format`, `log_level`."""
+    for option in (
+        click.option(
+            "--log-level",
+            type=click.Choice(["debug", "info", "warning", "error"]),
+            default="info",
+            show_default=True,
+        ),
+        click.option(
+            "--log-format",
+            type=click.Choice([kind.value for kind in LogFormat]),
+            default=LogFormat.AUTO.value,
+            show_default=True,
+            help="auto is console on a terminal, else json.",
+        ),
+        click.option(
+            "--ops-port",
+            type=click.IntRange(0, 65535),
+            default=9090,
+            show_default=True,
+            help="Port of /livez, /readyz and /metrics; 0 takes a free one, which the log names.",
+        ),
+    ):
+        command = option(command)
+    return command

@@ -1,0 +1,138 @@
+"""The durable worker: takes claims that are due and settles them, whichever replica recorded them.
+
+Decides when to look for claims and how many to settle at once; what becomes of one is `core.absorbing.settle`.
+Survives any failure: a claim that was taken and not settled is due again once its lease is over. Used by
+`endpoints`, one worker for each resource that is neither suspended nor a dry run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from controller.core.absorbing import Claim, retry_delay, settle
+from controller.core.outcomes import Settled
+from controller.errors import TransientError, UserSyncError
+
+if TYPE_CHECKING:
+    from controller.runtime import Served
+    from controller.web.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 8
+"""Claims under way; one that waits for Clerk must not keep the next from being settled within a second."""
+PAUSE_MIN_SECONDS = 0.05
+"""Against turning in a circle when the database says that a claim is due and yet gives none."""
+FAILURE_PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often the worker looks. Claims of other replicas come without a wake-up, so it must look at times.
+
+    A claim whose lease ended while it was still under way is settled twice, which has one effect; one whose
+    worker was killed waits for the lease.
+    """
+
+    poll: timedelta = timedelta(seconds=5)
+    lease: timedelta = timedelta(seconds=30)
+
+
+class Worker:
+    """Settles the claims of one resource."""
+
+    def __init__(self, resource: str, served: Served, metrics: Metrics, pace: Pace) -> None:
+        self._log = log.bind(resource=resource)
+        self._served = served
+        self._metrics = metrics
+        self._pace = pace
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._failures = 0
+
+    def wake(self) -> None:
+        """Look for claims now."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Take no more claims; `run` returns once those under way are done."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Settle claims until stopped; raises nothing for an outage."""
+        async with asyncio.TaskGroup() as group:
+            while not self._stopping:
+                self._wake.clear()
+                pause = await self._take(group)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+
+    async def _take(self, group: asyncio.TaskGroup) -> float:
+        """Begin to settle what is due; return how many seconds to wait for more."""
+        poll = self._pace.poll.total_seconds() * random.uniform(0.8, 1.2)  # noqa: S311 - keeps replicas apart
+        free = AT_ONCE - len(self._under_way)
+        if not free:
+            return poll
+        try:
+            for claim in await self._served.inbox.take_claims(free, self._pace.lease):
+                task = group.create_task(self._settle(claim))
+                self._under_way.add(task)
+                task.add_done_callback(self._end)
+            due = await self._served.inbox.next_claim_due()
+        except UserSyncError as error:
+            self._log.warning("claims_not_read", reason=error.reason, error=str(error))
+            pause = FAILURE_PAUSES_SECONDS[min(self._failures, len(FAILURE_PAUSES_SECONDS) - 1)]
+            self._failures += 1
+            return pause
+        self._failures = 0
+        return poll if due is None else min(max(due.total_seconds(), PAUSE_MIN_SECONDS), poll)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._wake.set()
+
+    async def _settle(self, claim: Claim) -> None:
+        settled: Settled | None = None
+        try:
+            settled = await settle(claim, self._served.directory, self._served.inbox, self._served.clock)
+        except UserSyncError as error:
+            self._log.warning("claim_postponed", claim=claim.id, reason=error.reason, error=str(error))
+            settled = await self._postpone(claim, error)
+        except Exception:  # noqa: BLE001 - the entry point of a claim
+            # a fault of ours must not take the other claims with it; this one comes again after its lease
+            self._log.exception("claim_failed", claim=claim.id)
+        self._report(claim, settled)
+
+    async def _postpone(self, claim: Claim, error: UserSyncError) -> Settled | None:
+        delay = retry_delay(claim)
+        if isinstance(error, TransientError) and error.retry_after is not None:
+            delay = max(delay, error.retry_after)
+        try:
+            await self._served.inbox.postpone_claim(claim, delay, answered_present=False)
+        except UserSyncError as second:
+            self._log.warning("claim_left_to_its_lease", claim=claim.id, reason=second.reason)
+            return None
+        return Settled.POSTPONED
+
+    def _report(self, claim: Claim, settled: Settled | None) -> None:
+        self._metrics.count_claim(settled.value if settled else "failed")
+        if settled is Settled.DISCARDED:
+            self._log.warning(
+                "deletion_discarded",
+                claim=claim.id,
+                looked_up=claim.present_answers + 1,
+                hint="user.deleted was signed with our secret, but Clerk still knows the user; no row was touched",
+            )
+        elif settled is not None:
+            self._log.info("claim_settled", claim=claim.id, kind=claim.kind.value, result=settled.value)
+        self._log.debug("claim_of_user", claim=claim.id, user_id=claim.user_id)
