@@ -52,7 +52,8 @@ def explain(error: Exception, *, debug: bool, resource: str | None = None) -> Ex
     if debug:
         traceback.print_exception(error)
     where = f"{resource}: " if resource else ""
-    if isinstance(error, UserSyncError):
+    if isinstance(error, UserSyncError | OSError):
+        # of the OSErrors only those of this machine come so far: a port that is taken, a file that is not there
         click.echo(f"Error: {where}{error}", err=True)
     else:
         hint = "" if debug else " This is a fault of usersync; --debug shows where."

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
-LISTENING = "webhook_listening"
+LISTENING = "webhooks_listening"
 """The line with which the webhook service says its port."""
 _POLL_SECONDS = 0.05
 _LAST_LINES = 5

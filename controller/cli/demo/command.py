@@ -73,7 +73,8 @@ async def _stay(stage: LocalStage, console: Console) -> None:
         while True:
             report = await stage.loop.next_run()
             if "error" in report or any(report["changes"].values()):
-                console.print(Text(f"controller: {report.get('error', report.get('lastRun'))['message']}"))
+                message = (report.get("error") or report["lastRun"])["message"]
+                console.print(Text(f"controller: {message}"))
     except asyncio.CancelledError:
         console.print("\nEnding.")
 

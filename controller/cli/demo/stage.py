@@ -29,8 +29,15 @@ class Stage(Protocol):
         """The application's own database."""
 
     @property
+    def begin_command(self) -> str:
+        """What a person does to hand the UserSync over."""
+
+    @property
     def run_command(self) -> str:
-        """What a person types to let the controller run now."""
+        """What a person does to have a run now."""
+
+    async def begin(self) -> Document:
+        """Hand the UserSync to the controller, once; return the report of its first run."""
 
     async def run_now(self) -> Document:
         """Let the controller do a run that begins after this call; return its report, or its failure's."""

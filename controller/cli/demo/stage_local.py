@@ -45,6 +45,10 @@ NAME = "demo"
 STORY_INTERVAL = "1h"
 """So long that the story alone decides when a run is: a chapter must see its drift before it is mended."""
 URLS = ClerkURLs(allow_insecure=True)
+EMULATOR = EmulatorSettings(environment=Environment.PRODUCTION)
+"""With Clerk's higher rate limit: the story would have to wait for the lower one."""
+COMPRESSION = 100.0
+"""Svix's waits between deliveries, five seconds to ten hours, a hundred times shorter."""
 
 
 class Loop:
@@ -94,12 +98,21 @@ class Loop:
 class LocalStage:
     """Implements `stage.Stage`; made by `open_local_stage`."""
 
-    def __init__(self, clerk: ClerkEmulator, application: Application, loop: Loop, manifest: Path) -> None:
+    begin_command = "the controller reads usersync.yaml"
+    run_command = "the controller's next run"
+
+    def __init__(self, clerk: ClerkEmulator, application: Application, manifest: Path) -> None:
         self.clerk = clerk
         self.application = application
-        self.loop = loop
         self.manifest = manifest
-        self.run_command = "(the controller's next run)"
+        (resource,) = read_resources(str(manifest), {})
+        self.loop = Loop(resource)
+        self._runs: asyncio.Task[None] | None = None
+
+    async def begin(self) -> Document:
+        """Start the loop."""
+        self._runs = asyncio.create_task(self.loop.run_forever())
+        return await self.loop.next_run()
 
     async def run_now(self) -> Document:
         """Let the loop do a run now."""
@@ -107,16 +120,13 @@ class LocalStage:
 
     async def analyze(self) -> Document:
         """Run the command itself."""
-        command = usersync("analyze", "-f", str(self.manifest), "-o", "json")
-        process = await asyncio.create_subprocess_exec(
-            *command, env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
-        output, errors = await process.communicate()
-        if process.returncode not in {Exit.DONE, Exit.DRIFT}:
-            message = f"usersync analyze ended with {process.returncode}: {errors.decode().strip()}"
-            raise PromiseBroken(message)
-        document: Document = json.loads(output)
-        return document
+        return await analyze(self.manifest)
+
+    async def close(self) -> None:
+        """End the loop, and the run under way."""
+        if self._runs is not None:
+            self._runs.cancel()
+            await asyncio.gather(self._runs, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -129,23 +139,38 @@ async def open_local_stage() -> AsyncIterator[LocalStage]:
     """
     with tempfile.TemporaryDirectory(prefix="usersync-demo-") as folder, LocalPostgres() as server:
         application = Application(server)
-        # production has Clerk's higher rate limit; the story would wait for the lower one
-        settings = EmulatorSettings(environment=Environment.PRODUCTION)
-        async with ClerkEmulator(settings, users=FIRST_USERS) as clerk:
+        async with ClerkEmulator(EMULATOR, users=FIRST_USERS) as clerk:
             manifest = _write_manifest(Path(folder, "usersync.yaml"), documents(clerk, application.url))
             await migrate(application.url)
-            (resource,) = read_resources(str(manifest), {})
-            loop = Loop(resource)
             with running(webhook_service("-f", str(manifest)), Path(folder, "webhook.log"), environment()) as service:
                 port = (await service.logged(LISTENING))["port"]
                 url = f"http://127.0.0.1:{port}/api/webhooks/clerk/{NAMESPACE}/{NAME}"
-                clerk.webhooks.settings = replace(clerk.webhooks.settings, url=url, compression=100.0)
-                runs = asyncio.create_task(loop.run_forever())
+                clerk.webhooks.settings = replace(clerk.webhooks.settings, url=url, compression=COMPRESSION)
+                stage = LocalStage(clerk, application, manifest)
                 try:
-                    yield LocalStage(clerk, application, loop, manifest)
+                    yield stage
                 finally:
-                    runs.cancel()
-                    await asyncio.gather(runs, return_exceptions=True)
+                    await stage.close()
+
+
+async def analyze(manifest: Path) -> Document:
+    """Run `usersync analyze` as a person would; return what it prints.
+
+    Raises:
+        PromiseBroken: it ended with another code than 0 and 3.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *usersync("analyze", "-f", str(manifest), "-o", "json"),
+        env=environment(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    if process.returncode not in {Exit.DONE, Exit.DRIFT}:
+        message = f"usersync analyze ended with {process.returncode}: {errors.decode().strip()}"
+        raise PromiseBroken(message)
+    document: Document = json.loads(output)
+    return document
 
 
 def _write_manifest(path: Path, content: list[dict[str, Any]]) -> Path:

@@ -56,7 +56,8 @@ class Story:
         await narrator.chapter("An instance of Clerk with users, and a database that knows none of them")
         users = list(self._clerk.users)
         narrator.say(f"{len(users)} users have signed up over the years; the four tables are empty.")
-        report = await self._run()
+        narrator.command(self._stage.begin_command)
+        report = self._heard(await self._stage.begin())
         narrator.expect("every user has a profile row now", report["changes"]["profilesCreated"], len(users))
         narrator.say("They use the application, which writes tasks, check-ins and moods for them.")
         await self._application.use(users)
@@ -182,7 +183,9 @@ class Story:
     async def _run(self) -> Document:
         """Let the controller run, and say what it did."""
         self._narrator.command(self._stage.run_command)
-        report = await self._stage.run_now()
+        return self._heard(await self._stage.run_now())
+
+    def _heard(self, report: Document) -> Document:
         if "error" in report:
             message = f"The run failed, {report['error']['reason']}: {report['error']['message']}"
             raise PromiseBroken(message)

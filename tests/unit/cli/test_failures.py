@@ -27,6 +27,7 @@ def raising(error: BaseException) -> Callable[[], object]:
     [
         (ClerkUnavailable("Clerk answered 500."), 1, "Error: Clerk answered 500.\n"),
         (InvalidSpec("spec.foo: is not a field."), 2, "Error: spec.foo: is not a field.\n"),
+        (OSError(98, "Address already in use"), 1, "Error: [Errno 98] Address already in use\n"),
         (KeyboardInterrupt(), 130, "Interrupted.\n"),
         (click.Abort(), 130, "Interrupted.\n"),
         (Terminated(), 143, "Terminated.\n"),

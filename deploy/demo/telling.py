@@ -1,0 +1,84 @@
+"""Tells the story on the stage of a cluster, and stays if asked to."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from controller.cli.demo.command import fail
+from controller.cli.demo.narrator import Narrator
+from controller.cli.demo.stage import PromiseBroken
+from controller.cli.demo.story import Story
+from controller.cli.exits import Exit
+from controller.cli.failures import guard
+from controller.cli.options import Session
+from controller.cli.running import run_to_end
+from controller.ops.logs import LogFormat, configure
+from deploy.demo.stage_cluster import NAME, NAMESPACE, open_cluster_stage
+
+if TYPE_CHECKING:
+    from deploy.demo.stage_cluster import ClusterStage
+    from tests.support.controlplane import Programs
+
+KEPT_INTERVAL = "30s"
+
+
+def tell(programs: Programs, *, keep: bool) -> int:
+    """Open the stage, tell the story, close the stage; return the exit code."""
+    configure(LogFormat.CONSOLE, "critical")
+    console = Console(file=sys.stdout, highlight=False)
+    return guard(lambda: run_to_end(_play(programs, console, keep=keep)), Session())
+
+
+async def _play(programs: Programs, console: Console, *, keep: bool) -> Exit:
+    try:
+        async with open_cluster_stage(programs, lambda line: console.print(Text(f"   {line}", "dim"))) as stage:
+            narrator = Narrator(console)
+            await Story(stage, narrator).tell()
+            console.print(Text(f"\nAll {narrator.seen} promises were kept.", "bold green"))
+            if keep:
+                await _stay(stage, console)
+    except PromiseBroken as broken:
+        return fail(broken)
+    return Exit.DONE
+
+
+async def _stay(stage: ClusterStage, console: Console) -> None:
+    """Leave all of it running until Ctrl-C, which is the good end here."""
+    await stage.kubectl(
+        "patch", "usersync", NAME, "--type=merge", "-p", f'{{"spec": {{"interval": "{KEPT_INTERVAL}"}}}}'
+    )
+    for line in _things_to_try(stage):
+        console.print(Text(line))
+    try:
+        await asyncio.get_running_loop().create_future()
+    except asyncio.CancelledError:
+        console.print("\nEnding.")
+
+
+def _things_to_try(stage: ClusterStage) -> list[str]:
+    clerk, kubectl = stage.clerk.url, stage.plane.kubectl.program
+    return [
+        "",
+        f"Everything stays until Ctrl-C, with a run every {KEPT_INTERVAL}. In another terminal:",
+        "",
+        f"  export KUBECONFIG={stage.plane.kubeconfig}",
+        f"  alias kubectl='{kubectl} -n {NAMESPACE}'",
+        "",
+        "  kubectl get usersync -w",
+        f"  kubectl describe usersync {NAME}",
+        f"  kubectl annotate usersync {NAME} usersync.dev/reconcile-at=$(date +%s) --overwrite   # run now",
+        f'  kubectl patch usersync {NAME} --type=merge -p \'{{"spec": {{"suspend": true}}}}\'',
+        f"  curl -X POST {clerk}/emulator/sign-ups -d '{{}}'        # somebody signs up; with webhook",
+        f'  curl -X DELETE {clerk}/emulator/users -d \'{{"newest": 2, "webhook": false}}\'   # deleted, webhook lost',
+        f'  curl -X POST {clerk}/emulator/faults -d \'{{"name": "server-error", "endpoint": "list"}}\'',
+        f"  curl -X DELETE {clerk}/emulator/faults",
+        f"  psql {stage.application.url}",
+        "",
+        f"Logs of the programs: {stage.folder}",
+        "",
+    ]
