@@ -38,9 +38,6 @@ MAX_BODY: Final = 32 * 1024 * 1024
 """Bytes of a body, both as sent and unpacked. A page of 500 users is about 2 MB; with all metadata that
 Clerk allows it stays below 16 MB."""
 
-RATE_LIMITED_PAUSE = timedelta(seconds=1)
-"""How long everything is held back by a 429 that does not say for how long."""
-
 _CHUNK = 256 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
 _A_DAY = 86_400
@@ -52,7 +49,8 @@ class Patience:
     """How long Clerk is waited for.
 
     `total`, `connect`, `read` bound one attempt; there are `attempts` of them, `first_pause` apart and then
-    twice as long each time up to `longest_pause`. Clerk may ask for silence of up to `longest_silence`.
+    twice as long each time up to `longest_pause`. Clerk may ask for silence of up to `longest_silence`; a 429
+    that does not say for how long means `silence`.
     """
 
     attempts: int = 5
@@ -61,6 +59,7 @@ class Patience:
     read: timedelta = timedelta(seconds=20)
     first_pause: timedelta = timedelta(seconds=0.5)
     longest_pause: timedelta = timedelta(seconds=8)
+    silence: timedelta = timedelta(seconds=1)
     longest_silence: timedelta = timedelta(seconds=60)
 
 
@@ -134,7 +133,7 @@ class Transport:
         """Raise for every answer that no caller can use."""
         status = answer.status
         if status == HTTPStatus.TOO_MANY_REQUESTS:
-            self._limiter.block(RATE_LIMITED_PAUSE if retry_after is None else retry_after)
+            self._limiter.block(self._patience.silence if retry_after is None else retry_after)
             message = (
                 f"Clerk's rate limit for this instance is used up (429 on {answer.asked}{answer.details()}). If the "
                 "application needs it, lower spec.clerk.rateLimitShare or lengthen spec.interval."

@@ -22,11 +22,12 @@ UNHURRIED = EmulatorSettings(rate_limit=None)
 
 HASTY = Patience(
     attempts=3,
-    read=timedelta(seconds=0.3),
+    read=timedelta(seconds=0.4),
     first_pause=timedelta(milliseconds=1),
     longest_pause=timedelta(milliseconds=4),
+    silence=timedelta(milliseconds=2),
 )
-"""Gives up in under a second what the product gives up in minutes."""
+"""Gives up in about a second what the product gives up in minutes."""
 
 
 class MonotonicClock:
