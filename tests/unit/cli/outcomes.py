@@ -9,7 +9,7 @@ from controller.core.outcomes import Changes, Outcome
 from controller.core.plans import HeldBack, HoldReason, Plan
 
 TABLES = (TableDrift("user_progress", 98, 98, 0), TableDrift("tasks", 1204, 77, 0))
-IN_SYNC = {
+IN_SYNC: dict[str, Any] = {
     "clerk_users": 98,
     "users_with_rows": 98,
     "synced": 98,
@@ -31,7 +31,7 @@ def drift(**counts: Any) -> Drift:
 def outcome(found: Drift | None = None, remaining: Drift | None = None, **rest: Any) -> Outcome:
     """A finished run; what remains is what was found, unless said otherwise."""
     found = found or drift()
-    given = {"plan": Plan(), "changes": Changes()} | rest
+    given: dict[str, Any] = {"plan": Plan(), "changes": Changes()} | rest
     return Outcome("6f1c", found, remaining or found, **given)
 
 

@@ -26,14 +26,16 @@ def call(*arguments: str, stdin: str | None = None, **environ: str) -> Result:
 
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_each_command_of_the_list_can_be_called(name: str) -> None:
-    command = usersync.get_command(click.Context(usersync), name)  # type: ignore[attr-defined]  # click.command hides the class
+    command = usersync.get_command(click.Context(usersync), name)
     assert command is not None
     assert command.name == name
 
 
 def test_the_list_of_commands_shows_each_with_a_line() -> None:
     lines = call("--help").output.splitlines()
-    assert [line.split()[0] for line in lines if line.startswith("  ") and line.split()[0] in COMMANDS] == list(COMMANDS)
+    assert [line.split()[0] for line in lines if line.startswith("  ") and line.split()[0] in COMMANDS] == list(
+        COMMANDS
+    )
 
 
 @pytest.mark.parametrize("arguments", [["version"], ["--help"]])
