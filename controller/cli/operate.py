@@ -1,6 +1,6 @@
 """`usersync operate`: the controller on a Kubernetes cluster.
 
-Decides how flags become settings; the rest is `reconciler.operator`.
+Decides how options become settings; the rest is `reconciler.operator`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from controller.cli.options import clerk_url_options, debug_option
+from controller.cli.options import Session, clerk_url_options, cluster_options, debug_option, process_options
 from controller.ops.logs import LogFormat, configure
 from controller.reconciler.operator import OperateSettings
 from controller.reconciler.operator import operate as run_operator
@@ -20,39 +20,17 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("-n", "--namespace", metavar="NAME", help="Serve the UserSyncs of this namespace only.")
-@click.option("-A", "--all-namespaces", is_flag=True, help="Serve the UserSyncs of the whole cluster.")
-@click.option(
-    "--ops-port",
-    type=click.IntRange(0, 65535),
-    default=9090,
-    show_default=True,
-    help="Port of /livez, /readyz and /metrics; 0 takes a free one, which the log names.",
-)
-@click.option("--kubeconfig", metavar="FILE", type=click.Path(dir_okay=False), help="Instead of $KUBECONFIG.")
-@click.option("--context", metavar="NAME", help="Context of the kubeconfig.")
-@click.option(
-    "--log-format",
-    type=click.Choice([kind.value for kind in LogFormat]),
-    default=LogFormat.AUTO.value,
-    show_default=True,
-    help="auto is console on a terminal, else json.",
-)
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-)
+@cluster_options
+@process_options
 @clerk_url_options
 @debug_option
 def operate(  # noqa: PLR0913 - one parameter for each option
     *,
     namespace: str | None,
     all_namespaces: bool,
-    ops_port: int,
     kubeconfig: str | None,
     context: str | None,
+    ops_port: int,
     log_format: str,
     log_level: str,
     urls: ClerkURLs,
@@ -60,14 +38,18 @@ def operate(  # noqa: PLR0913 - one parameter for each option
     """Run the controller: keep every UserSync of a namespace, or of the cluster, reconciled.
 
     Connects as the pod's service account, else by --kubeconfig, $KUBECONFIG or ~/.kube/config. Ends on SIGTERM
-    after the runs under way, or 45 s.
+    after the runs under way, or after 45 s.
     """
-    if (namespace is None) != all_namespaces:
+    if (namespace is not None) == all_namespaces:
         message = "Give either --namespace NAME or --all-namespaces."
         raise click.UsageError(message)
-    configure(LogFormat(log_format), log_level)
-    asyncio.run(
-        run_operator(
-            OperateSettings(namespace=namespace, ops_port=ops_port, urls=urls, kubeconfig=kubeconfig, context=context)
-        )
+    debug = click.get_current_context().ensure_object(Session).debug
+    configure(LogFormat(log_format), "debug" if debug else log_level)
+    settings = OperateSettings(
+        namespace=namespace, ops_port=ops_port, urls=urls, kubeconfig=kubeconfig, context=context
     )
+    try:
+        asyncio.run(run_operator(settings))
+    except OSError as error:
+        message = f"Cannot listen on port {ops_port}: {error.strerror or error}"
+        raise click.ClickException(message) from error

@@ -29,8 +29,9 @@ class LogFormat(Enum):
 
 
 QUIETER = {
-    # says "Handler succeeded" for every event of every resource
+    # they say "succeeded" for every event of every resource, and for each login
     "kopf.objects": logging.WARNING,
+    "kopf.activities": logging.WARNING,
     # at DEBUG kopf writes whole bodies; below INFO it is of use to its authors only
     "kopf": logging.INFO,
     # one line for each request of a probe

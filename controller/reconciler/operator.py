@@ -104,8 +104,14 @@ def _live(dispatcher: Dispatcher) -> Health:
 @contextmanager
 def _stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        stop.set()
+        # a second Ctrl-C ends at once
+        loop.remove_signal_handler(signal.SIGINT)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, end)
     try:
         yield
     finally:
