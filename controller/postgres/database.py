@@ -1,0 +1,156 @@
+"""The database of one target: what the core calls `Store` and `Inbox`, over one pool.
+
+Decides when our schema is migrated. Opened by `runtime`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Self
+
+import structlog
+
+from controller.core.users import CLERK_ID_PATTERN, UserId
+from controller.errors import SchemaMissing, WrongInstance
+from controller.postgres.connections import LONG, Connections
+from controller.postgres.inbox import PostgresInbox
+from controller.postgres.inspecting import inspect_target
+from controller.postgres.locking import LockTimes
+from controller.postgres.migrating import apply_migrations, require_schema
+from controller.postgres.queries import load
+from controller.postgres.runs import begin_run
+from controller.postgres.shapes import describe
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from controller.core.ports import Clock, Inspection, Run, RunLabel
+    from controller.core.targets import Target
+    from controller.core.users import Instance
+    from controller.postgres.connections import Transaction
+
+log = structlog.get_logger(__name__)
+
+_SQL: Final = load("targets")
+SALT_BYTES: Final = 32
+
+
+@dataclass(slots=True)
+class Database(PostgresInbox):
+    """A `core.ports.Store` and `core.ports.Inbox`; make one with `open`."""
+
+    times: LockTimes = field(default_factory=LockTimes)
+    may_migrate: bool = True
+
+    @classmethod
+    @asynccontextmanager
+    async def open(  # noqa: PLR0913 - of the five after the target four have a default that is right
+        cls,
+        url: str,
+        target: Target,
+        clock: Clock,
+        *,
+        size: int = 5,
+        label: str = "usersync",
+        may_migrate: bool = True,
+        times: LockTimes | None = None,
+    ) -> AsyncGenerator[Self, None]:
+        """Open a pool of at most `size` connections, made when first used.
+
+        Args:
+            url: of the database; `postgres://` or `postgresql://`.
+            target: schema and tables.
+            clock: the one that dated the proofs.
+            size: connections at most, two at least.
+            label: `application_name` of the connections.
+            may_migrate: whether `inspect` may bring our schema up to date.
+            times: of the run lock.
+
+        Raises:
+            InvalidSpec: the URL is none.
+        """
+        async with Connections.open(url, size=size, label=label) as connections:
+            yield cls(connections, target, clock, times or LockTimes(), may_migrate)
+
+    async def check_schema(self) -> None:
+        """Check that our schema is there and new enough, without touching it.
+
+        Raises:
+            SchemaMissing: it is not.
+        """
+        await require_schema(self.connections)
+
+    async def inspect(self) -> Inspection:
+        """Check role, tables and columns; our schema too, which is migrated if it may be.
+
+        Raises:
+            SchemaMissing, RoleSeesNotAll, TableUnsupported.
+        """
+        try:
+            await self.check_schema()
+        except SchemaMissing:
+            if not self.may_migrate:
+                raise
+            applied = await apply_migrations(self.connections)
+            log.info("schema_migrated", database=self.connections.where, migrations=list(applied))
+
+        async def look(transaction: Transaction) -> Inspection:
+            return await inspect_target(transaction, self.target)
+
+        return await self.connections.transact(look)
+
+    async def pinned_instance(self) -> str | None:
+        """Return the instance id that this target belongs to, or None before first contact."""
+
+        async def look(transaction: Transaction) -> str | None:
+            pinned: str | None = await transaction.value(_SQL["pinned_instance"], self.target.schema)
+            return pinned
+
+        return await self.connections.transact(look)
+
+    async def pin_instance(self, instance: Instance) -> None:
+        """Pin the target to `instance`, once, and make the salt of its tombstones.
+
+        Raises:
+            WrongInstance: it is pinned to another one.
+        """
+
+        async def pin(transaction: Transaction) -> str:
+            salt = secrets.token_bytes(SALT_BYTES)
+            await transaction.change(
+                _SQL["pin_instance"], self.target.schema, instance.id, instance.environment.value, salt
+            )
+            pinned: str = await transaction.value(_SQL["pinned_instance"], self.target.schema)
+            return pinned
+
+        pinned = await self.connections.transact(pin)
+        if pinned != instance.id:
+            message = (
+                f"Schema {self.target.schema} of {self.connections.where} has been pinned to {pinned} meanwhile, and "
+                f"the Clerk key belongs to {instance.id}; nothing is done."
+            )
+            raise WrongInstance(message)
+
+    async def sample_user_ids(self, limit: int) -> Sequence[UserId]:
+        """Return up to `limit` distinct ids of Clerk's form that have rows in any table."""
+
+        async def sample(transaction: Transaction) -> list[UserId]:
+            shapes = await describe(transaction, self.target)
+            parts = "\nUNION ALL\n".join(shape.sql(_SQL["distinct_user_ids"]) for shape in shapes.tables)
+            if not parts:
+                return []
+            query = _SQL["sample_user_ids"].sql(fragments={"parts": parts})
+            return [UserId(row["user_id"]) for row in await transaction.rows(query, CLERK_ID_PATTERN, limit)]
+
+        return await self.connections.transact(sample, limits=LONG)
+
+    def begin_run(self, label: RunLabel) -> AbstractAsyncContextManager[Run]:
+        """Take the lock, open the audit row, keep the heartbeat; release and close at the end.
+
+        Raises:
+            TargetBusy: another run holds the lock and its heart beats.
+        """
+        return begin_run(self.connections, self.target, self.clock, self.times, label)

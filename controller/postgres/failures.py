@@ -1,0 +1,117 @@
+"""Errors of PostgreSQL and of the connection to it, in our own words; nowhere else are they translated.
+
+Decides what may be tried again (the connection, locks, serialization) and what a person must mend. A message
+never carries the server's DETAIL, nor the words of a trigger or a cast: those quote rows.
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+
+from controller.errors import (
+    DatabaseRefused,
+    DatabaseUnavailable,
+    RoleSeesNotAll,
+    SchemaMissing,
+    TableUnsupported,
+    UserSyncError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RETRIED_STATES: Final = frozenset({"40001", "40P01", "55P03"})
+"""Serialization failure, deadlock, lock not available: the same transaction may go through the next time."""
+UNAVAILABLE_STATES: Final = frozenset({"25006", "57014"})
+UNAVAILABLE_CLASSES: Final = frozenset({"08", "40", "53", "55", "57", "58"})
+REFUSED_CLASSES: Final = frozenset({"28", "3D"})
+HELD_CLASSES: Final = frozenset({"09", "21", "22", "23", "27", "2F", "38", "39", "44", "P0"})
+"""Constraints, triggers, functions, casts: what one row can run into while others do not."""
+
+MIGRATE_HINT: Final = (
+    "Run: usersync migrate (or give the output of usersync migrate --print to somebody who may create schemas)."
+)
+
+
+class ContendedTransaction(DatabaseUnavailable):
+    """The transaction lost against another one and may be tried again as a whole; retried in this package."""
+
+
+class RowsHeld(DatabaseRefused):
+    """A constraint, trigger or cast refused some row; caught in this package where single users are left."""
+
+    def __init__(self, message: str, *, column: str | None = None) -> None:
+        """`column` is named where one is NULL that may not be."""
+        super().__init__(message)
+        self.column = column
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Turn what asyncpg raises in the block into errors of ours; `where` is the database, for people."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        raise _of_server(error, where) from error
+    except ssl.SSLCertVerificationError as error:
+        message = (
+            f"The certificate of {where} could not be verified: {error.verify_message}. Check sslrootcert and the "
+            "host name in the database URL."
+        )
+        raise DatabaseRefused(message) from error
+    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        raise _of_connection(error, where) from error
+
+
+def _of_connection(error: Exception, where: str) -> UserSyncError:
+    if isinstance(error, TimeoutError):
+        return DatabaseUnavailable(f"{where} did not answer in time. Check host, port and firewall.")
+    if "rejected SSL upgrade" in str(error):
+        return DatabaseRefused(f"{where} offers no TLS, which sslmode in the database URL demands.")
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        return DatabaseRefused(f"The TLS parameters of the database URL of {where} cannot be used: {error}")
+    return DatabaseUnavailable(f"{where} cannot be reached: {_first_line(error) or type(error).__name__}.")
+
+
+def _of_server(error: asyncpg.PostgresError, where: str) -> UserSyncError:
+    state = error.sqlstate or "XX000"
+    said = _first_line(error)
+    if state in RETRIED_STATES:
+        return ContendedTransaction(f"{where}: {said}; other transactions were in the way. It is tried again.")
+    if state in UNAVAILABLE_STATES or state[:2] in UNAVAILABLE_CLASSES:
+        return DatabaseUnavailable(f"{where} cannot serve us at the moment: {said}.")
+    if "row-level security policy" in said and "would be affected" in said:
+        return RoleSeesNotAll(
+            f"Row-level security hides rows of {where} from our role ({said}). Use a role that owns the tables or has "
+            "BYPASSRLS (on Supabase: postgres)."
+        )
+    if state[:2] in REFUSED_CLASSES or "Tenant or user not found" in said:
+        return DatabaseRefused(f"{where} refuses the connection: {said}. Check user, password and database.")
+    if state == "42501":
+        return DatabaseRefused(f"{where}: {said}. Grant our role what it lacks.")
+    return _of_statement(error, state, where)
+
+
+def _of_statement(error: asyncpg.PostgresError, state: str, where: str) -> UserSyncError:
+    said = _first_line(error)
+    if state in {"42P01", "42703", "3F000", "42883"}:
+        if "usersync" in said:
+            return SchemaMissing(f"The schema usersync of {where} is missing or damaged ({said}). {MIGRATE_HINT}")
+        return TableUnsupported(f"{where}: {said}. The tables have changed since they were inspected, or are not ours.")
+    if state[:2] in HELD_CLASSES or state == "0A000":
+        what = error.constraint_name or error.column_name or f"SQLSTATE {state}"
+        table = f" of table {error.table_name}" if error.table_name else ""
+        return RowsHeld(
+            f"{where} refuses a change of rows: {what}{table} (a constraint, or a trigger of the application).",
+            column=error.column_name if state == "23502" else None,
+        )
+    return DatabaseRefused(f"{where} answers with an error: {said} (SQLSTATE {state}).")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else ""

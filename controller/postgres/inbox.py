@@ -1,0 +1,168 @@
+"""Events and claims: message id and effect in one transaction, each under its user's lock.
+
+Decides nothing about a user; that is `core.absorbing`. It does not take the run lock: the users' locks order
+events and runs. Used by `database`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import structlog
+
+from controller.core.absorbing import Claim, ClaimKind
+from controller.core.outcomes import Absorbed, Removal
+from controller.core.users import UserId
+from controller.errors import TableUnsupported
+from controller.postgres.connections import LONG, Connections
+from controller.postgres.creating import buried, insert_profiles, lock_users, unsupported
+from controller.postgres.failures import RowsHeld
+from controller.postgres.queries import load
+from controller.postgres.removing import DELETED, ProofExpired, Removing
+from controller.postgres.shapes import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from datetime import timedelta
+
+    from controller.core.absorbing import Delivery
+    from controller.core.ports import Clock
+    from controller.core.proofs import Proof
+    from controller.core.targets import Target
+    from controller.postgres.connections import Transaction
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+_SQL: Final = load("inbox")
+
+
+@dataclass(slots=True)
+class PostgresInbox:
+    """A `core.ports.Inbox` of one target."""
+
+    connections: Connections
+    target: Target
+    clock: Clock
+
+    async def create_profile(self, delivery: Delivery, user_id: UserId) -> Absorbed:
+        """Insert one profile row under the user's lock, unless buried, there, or repeated."""
+
+        async def create(transaction: Transaction) -> Absorbed:
+            await lock_users(transaction, self.target.schema, [user_id])
+            if not await self._is_new(transaction, delivery):
+                return Absorbed.REPEATED
+            if await buried(transaction, self.target.schema, [user_id]):
+                return Absorbed.TOMBSTONED
+            return Absorbed.CREATED if await self._insert(transaction, user_id) else Absorbed.PRESENT
+
+        return await self._creating(create)
+
+    async def record_claim(self, delivery: Delivery, user_id: UserId, kind: ClaimKind) -> Absorbed:
+        """Store the durable intent to settle this user."""
+
+        async def record(transaction: Transaction) -> Absorbed:
+            if not await self._is_new(transaction, delivery):
+                return Absorbed.REPEATED
+            await transaction.change(_SQL["record_claim"], self.target.schema, user_id, kind.value)
+            return Absorbed.CLAIMED if kind is ClaimKind.DELETION else Absorbed.RECORDED
+
+        return await self.connections.transact(record)
+
+    async def take_claims(self, limit: int, lease: timedelta) -> Sequence[Claim]:
+        """Take due claims, oldest first; nobody else gets them before `lease` is over."""
+
+        async def take(transaction: Transaction) -> list[Claim]:
+            rows = await transaction.rows(_SQL["take_claims"], self.target.schema, limit, lease)
+            return [
+                Claim(
+                    row["id"], UserId(row["user_id"]), ClaimKind(row["kind"]), row["attempts"], row["present_answers"]
+                )
+                for row in sorted(rows, key=lambda row: (row["was_due_at"], row["id"]))
+            ]
+
+        return await self.connections.transact(take)
+
+    async def next_claim_due(self) -> timedelta | None:
+        """Return how long until a claim is due, or None if there is none."""
+
+        async def look(transaction: Transaction) -> timedelta | None:
+            due_in: timedelta | None = await transaction.value(_SQL["next_claim_due"], self.target.schema)
+            return due_in
+
+        return await self.connections.transact(look)
+
+    async def settle_by_removal(self, claim: Claim, proof: Proof) -> Removal:
+        """Tombstone, archive, delete, and end the user's claims, in one transaction."""
+        if proof.user_id != claim.user_id:
+            return Removal(users_left=1)
+
+        async def remove(transaction: Transaction) -> Removal:
+            await lock_users(transaction, self.target.schema, [claim.user_id])
+            shapes = await describe(transaction, self.target)
+            removing = Removing(self.target.schema, shapes, self.clock, DELETED)
+            removed, rows = await removing.remove(transaction, [proof])
+            if not removed:
+                return Removal(users_left=1)
+            await transaction.change(_SQL["end_claims_of"], self.target.schema, claim.user_id)
+            return Removal(1, rows)
+
+        try:
+            return await self.connections.transact(remove, limits=LONG)
+        except ProofExpired:
+            return Removal(users_left=1)
+        except RowsHeld as held:
+            log.warning("user_left", reason=str(held))
+            log.debug("user_left", user_id=claim.user_id)
+            return Removal(users_left=1)
+
+    async def settle_by_creation(self, claim: Claim) -> bool:
+        """Insert the profile row if it is missing and the user not buried, and end the claim."""
+
+        async def create(transaction: Transaction) -> bool:
+            await lock_users(transaction, self.target.schema, [claim.user_id])
+            if await transaction.change(_SQL["end_claim"], claim.id) == 0:
+                return False
+            if await buried(transaction, self.target.schema, [claim.user_id]):
+                return False
+            return await self._insert(transaction, claim.user_id)
+
+        return await self._creating(create)
+
+    async def postpone_claim(self, claim: Claim, delay: timedelta, *, answered_present: bool) -> None:
+        """Let the claim be due again after `delay`, by the database's clock."""
+
+        async def postpone(transaction: Transaction) -> None:
+            counted = (0, 1) if answered_present else (1, 0)
+            await transaction.change(_SQL["postpone_claim"], claim.id, delay, *counted)
+
+        await self.connections.transact(postpone)
+
+    async def discard_claim(self, claim: Claim) -> None:
+        """End the claim without touching a row; one that was begun anew meanwhile stays."""
+
+        async def discard(transaction: Transaction) -> None:
+            await transaction.change(_SQL["discard_claim"], claim.id, claim.present_answers)
+
+        await self.connections.transact(discard)
+
+    async def _creating(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        try:
+            return await self.connections.transact(work)
+        except RowsHeld as held:
+            raise unsupported(self.target.schema, self.target.profile.name, held) from held
+
+    async def _insert(self, transaction: Transaction, user_id: UserId) -> bool:
+        profile = (await describe(transaction, self.target)).profile
+        if profile is None:
+            message = f"The profile table {self.target.schema}.{self.target.profile.name} does not exist; create it."
+            raise TableUnsupported(message)
+        return await insert_profiles(transaction, profile, [user_id]) == 1
+
+    async def _is_new(self, transaction: Transaction, delivery: Delivery) -> bool:
+        recorded = await transaction.value(
+            _SQL["record_delivery"], self.target.schema, delivery.message_id, delivery.event_type
+        )
+        return recorded is not None

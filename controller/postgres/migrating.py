@@ -1,0 +1,134 @@
+"""The schema `usersync`: numbered migrations, forward only.
+
+A program works with its own version of the schema and with newer ones; an older one is migrated at first
+contact, or named as missing. Used by `database`, and by the command line through the package.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Final
+
+from controller.errors import DatabaseRefused, SchemaMissing
+from controller.postgres.connections import LONG, Connections
+from controller.postgres.failures import MIGRATE_HINT
+from controller.postgres.queries import load, quoted
+
+if TYPE_CHECKING:
+    from controller.postgres.connections import Transaction
+
+_SQL: Final = load("schema")
+_FILE_NAME = re.compile(r"(?P<version>\d{4})_(?P<name>[a-z_]+)\.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step; its script runs once, in one transaction with the steps before it."""
+
+    version: int
+    name: str
+    script: str
+
+    def __str__(self) -> str:
+        """As the file is named."""
+        return f"{self.version:04d}_{self.name}"
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """Return all steps in order."""
+    found = []
+    for file in (files("controller.postgres") / "migrations").iterdir():
+        match = _FILE_NAME.fullmatch(file.name)
+        if match:
+            found.append(Migration(int(match["version"]), match["name"], file.read_text("utf-8")))
+    return tuple(sorted(found, key=lambda migration: migration.version))
+
+
+def schema_version() -> int:
+    """Return the version of the schema that this program works with."""
+    return migrations()[-1].version
+
+
+async def migrate(url: str) -> tuple[str, ...]:
+    """Bring the schema `usersync` of a database up to date; returns the names of the steps taken now.
+
+    Raises:
+        SchemaMissing: our role may not create it.
+        DatabaseUnavailable, DatabaseRefused: there is no connection.
+    """
+    async with Connections.open(url, label="usersync migrate") as connections:
+        return await apply_migrations(connections)
+
+
+async def apply_migrations(connections: Connections) -> tuple[str, ...]:
+    """As `migrate`, over connections that are open."""
+    try:
+        return await connections.transact(_apply, limits=LONG)
+    except DatabaseRefused as refused:
+        message = f"Our role may not create the schema usersync in {connections.where}: {refused} {MIGRATE_HINT}"
+        raise SchemaMissing(message) from refused
+
+
+async def _apply(transaction: Transaction) -> tuple[str, ...]:
+    await transaction.rows(_SQL["lock_migrations"])
+    # CREATE SCHEMA IF NOT EXISTS asks for the right to create one even if it is there.
+    if not await transaction.value(_SQL["schema_exists"]):
+        await transaction.change(_SQL["create_schema"])
+    if not await transaction.value(_SQL["migrations_are_recorded"]):
+        await transaction.change(_SQL["create_schema_migrations"])
+    recorded = {row["version"] for row in await transaction.rows(_SQL["recorded_versions"])}
+    steps = [migration for migration in migrations() if migration.version not in recorded]
+    for step in steps:
+        await transaction.execute(step.script)
+        await transaction.change(_SQL["record_migration"], step.version, step.name)
+    return tuple(map(str, steps))
+
+
+async def require_schema(connections: Connections) -> None:
+    """Check that the schema is there and no older than this program.
+
+    Raises:
+        SchemaMissing: it is not.
+    """
+    version = await connections.transact(_version)
+    if version < schema_version():
+        found = "is missing" if version == 0 else f"has version {version}, and this program needs {schema_version()}"
+        message = f"The schema usersync of {connections.where} {found}. {MIGRATE_HINT}"
+        raise SchemaMissing(message)
+
+
+async def _version(transaction: Transaction) -> int:
+    if not await transaction.value(_SQL["migrations_are_recorded"]):
+        return 0
+    return max((row["version"] for row in await transaction.rows(_SQL["recorded_versions"])), default=0)
+
+
+def migration_sql(role: str | None = None) -> str:
+    """Return the migrations as plain SQL for an editor; to be run as often as one likes.
+
+    `role`: who may then work with the schema, if not the one who runs the script.
+    """
+    parts = [
+        "-- The schema of usersync. Run it as a role that may create schemas; running it again changes nothing.",
+        "BEGIN;",
+        f"{_SQL['lock_migrations'].sql()};",
+        "CREATE SCHEMA IF NOT EXISTS usersync;",
+        f"{_SQL['create_schema_migrations'].sql()};",
+    ]
+    parts += [
+        f"DO $usersync$\nBEGIN\nIF NOT EXISTS (SELECT FROM usersync.schema_migrations "
+        f"WHERE version = {step.version}) THEN\n{step.script.strip()}\n"
+        f"INSERT INTO usersync.schema_migrations (version, name) VALUES ({step.version}, '{step.name}');\n"
+        f"END IF;\nEND $usersync$;"
+        for step in migrations()
+    ]
+    if role is not None:
+        parts += [
+            f"GRANT USAGE ON SCHEMA usersync TO {quoted(role)};",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA usersync TO {quoted(role)};",
+        ]
+    return "\n\n".join([*parts, "COMMIT;", ""])

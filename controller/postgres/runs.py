@@ -1,0 +1,309 @@
+"""One run under the lock: from the audit row that opens it to the one that closes it.
+
+Decides how the batches of a run are carried out; what is to be done comes from `core.sweeping`. Every
+transaction here begins by holding the fence. Used by `database`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+import structlog
+
+from controller.core.outcomes import Removal
+from controller.errors import UserSyncError
+from controller.postgres.connections import LONG
+from controller.postgres.creating import buried, insert_profiles, lock_users, only_missing, unsupported
+from controller.postgres.failures import RowsHeld
+from controller.postgres.locking import RunLock, acquire
+from controller.postgres.observing import drifted_page, observe, record_listed
+from controller.postgres.queries import load
+from controller.postgres.removing import (
+    ORPHANED,
+    ProofExpired,
+    Removing,
+    RowsMoved,
+    all_orphaned,
+    by_halves,
+    collect_places,
+    goes_by_place,
+    reduce_duplicates,
+)
+from controller.postgres.reporting import outcome_json
+from controller.postgres.shapes import describe
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+    from uuid import UUID
+
+    from controller.core.drift import Drift
+    from controller.core.outcomes import Outcome
+    from controller.core.ports import Clock, RunLabel
+    from controller.core.proofs import Proof
+    from controller.core.targets import Target
+    from controller.core.users import UserId
+    from controller.postgres.connections import Connections, Transaction
+    from controller.postgres.locking import LockTimes
+    from controller.postgres.shapes import Shapes
+
+log = structlog.get_logger(__name__)
+
+_SQL: Final = load("runs")
+PLACES_AGE: Final = timedelta(seconds=30)
+"""Places are noted anew after this: a row that an orphan's live token wrote since is among them then."""
+CLOSING_SECONDS: Final = 15.0
+UNFINISHED: Final = ("Unfinished", "The run ended without a report.")
+
+
+@dataclass(slots=True)
+class PostgresRun:
+    """A `core.ports.Run`. `places_noted_at` in seconds of the clock; None: not yet, or void."""
+
+    lock: RunLock
+    target: Target
+    shapes: Shapes
+    clock: Clock
+    recorded: int = field(default=0, init=False)
+    finished: bool = field(default=False, init=False)
+    places_noted_at: float | None = field(default=None, init=False)
+
+    @property
+    def id(self) -> str:
+        """The uuid of the audit row."""
+        return str(self.lock.run_id)
+
+    async def record_listed(self, user_ids: Sequence[UserId]) -> None:
+        """Add a page of the listing to the desired set."""
+        if not user_ids:
+            return
+
+        async def record(transaction: Transaction) -> None:
+            await record_listed(transaction, self.lock.run_id, user_ids)
+
+        await self.lock.transact(record)
+        self.recorded += len(user_ids)
+
+    async def observe(self) -> Drift:
+        """Compare the desired set with the tables."""
+
+        async def compare(transaction: Transaction) -> Drift:
+            return await observe(transaction, self.lock.run_id, self.recorded, self.target, self.shapes)
+
+        self.places_noted_at = None
+        return await self.lock.transact(compare, limits=LONG, isolation="repeatable_read")
+
+    async def missing(self) -> AsyncGenerator[Sequence[UserId], None]:
+        """Yield the listed, not buried users without a profile row."""
+        async for batch in self._pages("missing"):
+            yield batch
+
+    async def orphaned(self) -> AsyncGenerator[Sequence[UserId], None]:
+        """Yield the users with rows who are not in the desired set."""
+        async for batch in self._pages("orphaned"):
+            yield batch
+
+    async def duplicated(self) -> AsyncGenerator[Sequence[UserId], None]:
+        """Yield the users with more than one profile row."""
+        async for batch in self._pages("duplicated"):
+            yield batch
+
+    async def _pages(self, kind: str) -> AsyncGenerator[list[UserId], None]:
+        after = ""
+        while True:
+            page_begins_after = after
+
+            async def read(transaction: Transaction, after: str = page_begins_after) -> list[UserId]:
+                return await drifted_page(transaction, self.lock.run_id, kind, after)
+
+            # Under the fence too: whoever took over has emptied the set, which is not the same as nobody.
+            page = await self.lock.transact(read)
+            if not page:
+                return
+            yield page
+            after = page[-1]
+
+    async def create_profiles(self, user_ids: Sequence[UserId]) -> int:
+        """Insert missing profile rows, for listed users without a tombstone only."""
+        profile = self.shapes.profile
+        if profile is None or not user_ids:
+            return 0
+
+        async def create(transaction: Transaction) -> int:
+            await lock_users(transaction, self.target.schema, user_ids)
+            wanted = await only_missing(transaction, self.lock.run_id, user_ids)
+            wanted -= await buried(transaction, self.target.schema, user_ids)
+            return await insert_profiles(transaction, profile, [user for user in user_ids if user in wanted])
+
+        try:
+            return await self.lock.transact(create)
+        except RowsHeld as held:
+            raise unsupported(profile.schema, profile.name, held) from held
+
+    async def remove_users(self, proofs: Sequence[Proof]) -> Removal:
+        """Tombstone, archive and delete all rows of these users, all of a user or nothing."""
+        if not proofs:
+            return Removal()
+        await self._note_places([proof.user_id for proof in proofs])
+        total = Removal()
+
+        async def attempt(batch: Sequence[Proof]) -> None:
+            nonlocal total
+            total += await self._remove_batch(batch)
+
+        def give_up(proof: Proof, held: RowsHeld) -> None:
+            nonlocal total
+            log.warning("user_left", reason=str(held))
+            log.debug("user_left", user_id=proof.user_id)
+            total += Removal(users_left=1)
+
+        await by_halves(proofs, attempt, give_up)
+        return total
+
+    async def _remove_batch(self, proofs: Sequence[Proof]) -> Removal:
+        by_place = self.places_noted_at is not None
+        while True:
+            removing = Removing(self.target.schema, self.shapes, self.clock, ORPHANED, self.lock.run_id, by_place)
+
+            async def remove(transaction: Transaction, removing: Removing = removing) -> tuple[set[UserId], int]:
+                await lock_users(transaction, self.target.schema, [proof.user_id for proof in proofs])
+                return await removing.remove(transaction, proofs)
+
+            try:
+                removed, rows = await self.lock.transact(remove, limits=LONG)
+            except ProofExpired:
+                continue
+            except RowsMoved:
+                by_place = False
+                continue
+            return Removal(len(removed), rows, users_left=len(proofs) - len(removed))
+
+    async def _note_places(self, user_ids: Sequence[UserId]) -> None:
+        """Scan tables without an index once for the rows of all orphans, instead of once per batch."""
+        noted_at, now = self.places_noted_at, self.clock.elapsed()
+        if noted_at is not None and now - noted_at <= PLACES_AGE.total_seconds():
+            return
+        shapes = [shape for shape in self.shapes.tables if goes_by_place(shape)]
+        if not shapes:
+            return
+
+        async def note(transaction: Transaction) -> bool:
+            if not await all_orphaned(transaction, self.lock.run_id, user_ids):
+                return False
+            await transaction.change(_SQL["forget_places"], [self.lock.run_id])
+            for shape in shapes:
+                await collect_places(transaction, self.lock.run_id, shape)
+            return True
+
+        self.places_noted_at = now if await self.lock.transact(note, limits=LONG) else None
+
+    async def reduce_duplicates(self, user_ids: Sequence[UserId]) -> int:
+        """Archive and delete all but the oldest profile row of each user."""
+        profile = self.shapes.profile
+        if profile is None or not user_ids:
+            return 0
+        rows = 0
+
+        async def attempt(batch: Sequence[UserId]) -> None:
+            nonlocal rows
+
+            async def reduce(transaction: Transaction) -> int:
+                await lock_users(transaction, self.target.schema, batch)
+                return await reduce_duplicates(transaction, profile, batch, self.lock.run_id)
+
+            rows += await self.lock.transact(reduce)
+
+        def give_up(user_id: UserId, held: RowsHeld) -> None:
+            log.warning("duplicates_left", reason=str(held))
+            log.debug("duplicates_left", user_id=user_id)
+
+        await by_halves(user_ids, attempt, give_up)
+        return rows
+
+    async def finish(self, outcome: Outcome) -> None:
+        """Close the audit row with what the run came to, and let go what is past its time."""
+
+        async def close(transaction: Transaction) -> None:
+            await transaction.change(_SQL["finish_run"], self.lock.run_id, outcome_json(outcome))
+            await transaction.change(_SQL["expire_archive"], self.target.schema)
+            await transaction.change(_SQL["expire_deliveries"], self.target.schema)
+
+        await self.lock.transact(close, limits=LONG)
+        self.finished = True
+
+
+@asynccontextmanager
+async def begin_run(
+    connections: Connections, target: Target, clock: Clock, times: LockTimes, label: RunLabel
+) -> AsyncGenerator[PostgresRun, None]:
+    """Take the lock, open the audit row, keep the heart beating; close and give back at the end.
+
+    Raises:
+        TargetBusy: another run holds the lock and its heart beats.
+    """
+
+    async def look(transaction: Transaction) -> Shapes:
+        return await describe(transaction, target)
+
+    shapes = await connections.transact(look)
+    lock = await acquire(connections, target.schema, uuid4(), label.holder, times)
+    run = PostgresRun(lock, target, shapes, clock)
+    try:
+        await lock.transact(lambda transaction: _open(transaction, lock, label), limits=LONG)
+        async with lock.beating(times.beat):
+            yield run
+    except BaseException as error:
+        await _close(lock, _failure(error))
+        raise
+    else:
+        await _close(lock, None if run.finished else UNFINISHED)
+
+
+async def _open(transaction: Transaction, lock: RunLock, label: RunLabel) -> None:
+    """Close what a killed run left open, and open ours."""
+    interrupted = await transaction.rows(_SQL["close_interrupted_runs"], lock.schema, lock.run_id)
+    if interrupted:
+        log.warning("interrupted_run_closed", runs=[str(row["id"]) for row in interrupted])
+        await _forget(transaction, [row["id"] for row in interrupted])
+    await transaction.change(
+        _SQL["open_run"], lock.run_id, lock.schema, label.resource, label.holder, label.instance.id,
+        sorted(action.value for action in label.policy.actions), label.policy.dry_run,
+    )  # fmt: skip
+
+
+async def _forget(transaction: Transaction, run_ids: Sequence[UUID]) -> None:
+    for query in ("forget_listed", "forget_drifted", "forget_places"):
+        await transaction.change(_SQL[query], list(run_ids))
+
+
+async def _close(lock: RunLock, failure: tuple[str, str] | None) -> None:
+    """Write the failure (reason, message), forget the working rows, and give the lock back.
+
+    Best effort: what cannot be done now the next run does, and the run's own error must not be hidden.
+    """
+
+    async def close(transaction: Transaction) -> None:
+        if failure is not None:
+            await transaction.change(_SQL["fail_run"], lock.run_id, *failure)
+        await _forget(transaction, [lock.run_id])
+        await lock.release_in(transaction)
+
+    if lock.lost:
+        return
+    try:
+        async with asyncio.timeout(CLOSING_SECONDS):
+            await lock.transact(close, limits=LONG)
+    except (UserSyncError, TimeoutError) as error:
+        log.warning("run_not_closed", run_id=str(lock.run_id), error=str(error))
+
+
+def _failure(error: BaseException) -> tuple[str, str]:
+    if isinstance(error, UserSyncError):
+        return error.reason, str(error)
+    if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt)):
+        return "Interrupted", "The process was told to end in the middle of the run."
+    return type(error).__name__, "An error that nobody expected; the log has it."

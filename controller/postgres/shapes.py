@@ -1,0 +1,167 @@
+"""The listed tables as the catalogue of the server describes them.
+
+Decides which form of a statement a table permits (an index on the user id, a unique one, rows that can be
+found by their place) and in which order tables are emptied. Read afresh for each run and each event. Used by
+the other modules of this package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, Any, Final
+
+from controller.core.targets import Role, Table
+from controller.errors import DatabaseRefused, RoleSeesNotAll, TableUnsupported
+from controller.postgres.queries import load, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from controller.core.targets import Target
+    from controller.postgres.connections import Transaction
+    from controller.postgres.queries import Query
+
+_SQL: Final = load("targets")
+_TABLE_KINDS: Final = frozenset({"r", "p"})
+"""`relkind` of tables and of partitioned ones."""
+_OTHER_KINDS: Final = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One existing table of the target.
+
+    - `single`: neither partitioned nor inherited from, so that a row's `ctid` names it.
+    - `indexed`: some index begins with the user id; `unique_user`: one is on it alone, unique, at once.
+    - `sets_created_at`: an insert has to give the time, as the column has no default.
+    - `required`: other columns that refuse NULL and have no default.
+    """
+
+    table: Table
+    schema: str
+    oid: int
+    single: bool
+    indexed: bool
+    unique_user: bool
+    has_created_at: bool
+    sets_created_at: bool
+    primary_key: tuple[str, ...]
+    required: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of the table."""
+        return self.table.name
+
+    def sql(self, query: Query, **fragments: str) -> str:
+        """Return the query for this table."""
+        return query.sql(
+            fragments=fragments, schema=self.schema, table=self.table.name, user_id=self.table.user_id_column
+        )
+
+    def ranking(self) -> str:
+        """Return the order in which rows of one user go from the one to keep to the last to keep."""
+        created_at = [f"usersync_row.{quoted(self.table.created_at_column)} NULLS LAST"] if self.has_created_at else []
+        key = [f"usersync_row.{quoted(column)}" for column in self.primary_key]
+        return ", ".join([*created_at, *key, "usersync_row.tableoid", "usersync_row.ctid"])
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """The tables of a target that are there, in the order of the spec; `removal_order`: children first."""
+
+    tables: tuple[Shape, ...]
+    removal_order: tuple[Shape, ...]
+    missing_tables: tuple[str, ...]
+
+    @property
+    def profile(self) -> Shape | None:
+        """The profile table, if it is there."""
+        return next((shape for shape in self.tables if shape.table.role is Role.PROFILE), None)
+
+
+async def describe(transaction: Transaction, target: Target) -> Shapes:
+    """Read the tables of `target` from the catalogue.
+
+    Raises:
+        TableUnsupported: something of that name is no table, or its column cannot hold Clerk's ids.
+        RoleSeesNotAll: row-level security would hide rows from our role.
+        DatabaseRefused: our role may not read a table.
+    """
+    rows = await transaction.rows(
+        _SQL["describe_tables"],
+        target.schema,
+        [table.name for table in target.tables],
+        [table.user_id_column for table in target.tables],
+        [table.created_at_column for table in target.tables],
+    )
+    described = {row["name"]: row for row in rows}
+    shapes = tuple(
+        _shape(table, target.schema, described[table.name]) for table in target.tables if table.name in described
+    )
+    edges = await transaction.rows(_SQL["references_between"], [shape.oid for shape in shapes])
+    missing = tuple(table.name for table in target.tables if table.name not in described)
+    return Shapes(shapes, _children_first(shapes, [(edge["child"], edge["parent"]) for edge in edges]), missing)
+
+
+def _shape(table: Table, schema: str, row: Any) -> Shape:
+    name = f"{schema}.{table.name}"
+    if row["kind"] not in _TABLE_KINDS:
+        message = f"{name} is {_OTHER_KINDS.get(row['kind'], 'no table')}; name the table in spec.tables."
+        raise TableUnsupported(message)
+    if not row["readable"]:
+        message = (
+            f"Our role may not read {name}. Grant it: GRANT USAGE ON SCHEMA {quoted(schema)} TO ...; "
+            f"GRANT SELECT, INSERT, DELETE ON {quoted(schema)}.{quoted(table.name)} TO ..."
+        )
+        raise DatabaseRefused(message)
+    if row["hidden"]:
+        message = (
+            f"Row-level security of {name} hides rows from our role, so users would look as if they had none. Use a "
+            "role that owns the table (without FORCE ROW LEVEL SECURITY) or has BYPASSRLS (on Supabase: postgres)."
+        )
+        raise RoleSeesNotAll(message)
+    _check_user_id(name, table.user_id_column, row)
+    return Shape(
+        table, schema, row["oid"], row["single"], row["indexed"], row["unique_user"], row["has_created_at"],
+        row["sets_created_at"], tuple(row["primary_key"]), tuple(row["required"]),
+    )  # fmt: skip
+
+
+def _check_user_id(name: str, column: str, row: Any) -> None:
+    if not row["has_user_id"]:
+        message = f"{name} has no column {column}; set userIdColumn of this table in spec.tables."
+        raise TableUnsupported(message)
+    if row["user_id_type"] == "uuid":
+        message = (
+            f"{name}.{column} is of type uuid, which cannot hold Clerk's ids (user_...): change it to text, or name "
+            "the column that holds them in userIdColumn."
+        )
+        raise TableUnsupported(message)
+    if not row["holds_text"]:
+        message = f"{name}.{column} is of type {row['user_id_type']}; Clerk's ids need text or varchar."
+        raise TableUnsupported(message)
+    if not row["deterministic"]:
+        message = (
+            f"{name}.{column} has a nondeterministic collation, by which different ids can be equal; Clerk's ids "
+            "differ by upper and lower case. Give the column a deterministic one."
+        )
+        raise TableUnsupported(message)
+
+
+def _children_first(shapes: Sequence[Shape], edges: Iterable[tuple[int, int]]) -> tuple[Shape, ...]:
+    """Order tables so that a row goes before the rows that it refers to.
+
+    A cycle of foreign keys has no such order; the spec's order stands then, and the server has the last word.
+    """
+    by_oid = {shape.oid: shape for shape in shapes}
+    # Data before profile where nothing else is said: that is how applications refer.
+    listed = sorted(shapes, key=lambda shape: shape.table.role is Role.PROFILE)
+    children: dict[int, set[int]] = {shape.oid: set() for shape in listed}
+    for child, parent in edges:
+        children[parent].add(child)
+    try:
+        return tuple(by_oid[oid] for oid in TopologicalSorter(children).static_order())
+    except CycleError:
+        return tuple(listed)

@@ -1,0 +1,97 @@
+-- lock_users(schema_name, user_ids)
+-- A statement of its own, in the order of the ids: what follows sees what the holder before us committed, and
+-- two who lock several users cannot wait for each other.
+SELECT pg_advisory_xact_lock(hashtextextended($1::text || '/' || u.id, 1970694498))
+FROM unnest($2::text[]) AS u (id);
+
+-- lock_table()
+LOCK TABLE {schema}.{table} IN SHARE ROW EXCLUSIVE MODE;
+
+-- only_missing(run_id, user_ids)
+SELECT user_id FROM usersync.drifted WHERE run_id = $1 AND kind = 'missing' AND user_id = ANY($2::text[]);
+
+-- buried(schema_name, user_ids)
+SELECT u.id AS user_id
+FROM unnest($2::text[]) AS u (id)
+JOIN usersync.target AS t ON t.schema_name = $1
+JOIN usersync.tombstones AS s
+    ON s.schema_name = $1 AND s.user_hash = sha256(t.salt || convert_to(t.instance_id || u.id, 'UTF8'));
+
+-- insert_profiles_by_index(user_ids)
+INSERT INTO {schema}.{table} ({columns})
+SELECT {values} FROM unnest($1::text[]) AS u (id)
+ON CONFLICT ({user_id}) DO NOTHING;
+
+-- insert_profiles_under_lock(user_ids)
+INSERT INTO {schema}.{table} ({columns})
+SELECT {values} FROM unnest($1::text[]) AS u (id)
+WHERE NOT EXISTS (SELECT FROM {schema}.{table} AS usersync_row WHERE usersync_row.{user_id} = u.id);
+
+-- bury(schema_name, user_ids, reason)
+INSERT INTO usersync.tombstones (schema_name, user_hash, reason)
+SELECT $1, sha256(t.salt || convert_to(t.instance_id || u.id, 'UTF8')), $3
+FROM unnest($2::text[]) AS u (id)
+JOIN usersync.target AS t ON t.schema_name = $1
+ON CONFLICT DO NOTHING;
+
+-- remove_rows(schema_name, table_name, user_ids, reason, run_id)
+WITH removed AS (
+    DELETE FROM {schema}.{table} AS usersync_row
+    WHERE usersync_row.{user_id} = ANY($3::text[])
+    RETURNING usersync_row.{user_id}::text AS user_id, to_jsonb(usersync_row.*) AS content
+)
+INSERT INTO usersync.archive (schema_name, table_name, user_id, content, reason, run_id)
+SELECT $1, $2, user_id, content, $4, $5 FROM removed;
+
+-- rows_remain(user_ids)
+SELECT EXISTS (SELECT FROM {schema}.{table} AS usersync_row WHERE usersync_row.{user_id} = ANY($1::text[]));
+
+-- collect_places(run_id, table_name)
+INSERT INTO usersync.places (run_id, table_name, user_id, place)
+SELECT $1, $2, d.user_id, usersync_row.ctid
+FROM {schema}.{table} AS usersync_row
+JOIN usersync.drifted AS d
+    ON d.run_id = $1 AND d.kind = 'orphaned' AND d.user_id = usersync_row.{user_id}::text COLLATE "C";
+
+-- only_orphaned(run_id, user_ids)
+SELECT user_id FROM usersync.drifted WHERE run_id = $1 AND kind = 'orphaned' AND user_id = ANY($2::text[]);
+
+-- count_places(run_id, table_name, user_ids)
+SELECT count(*) FROM usersync.places WHERE run_id = $1 AND table_name = $2 AND user_id = ANY($3::text[]);
+
+-- remove_rows_by_place(schema_name, table_name, user_ids, reason, run_id)
+-- A place may hold another row by now, hence the user id beside it.
+WITH removed AS (
+    DELETE FROM {schema}.{table} AS usersync_row
+    WHERE usersync_row.ctid = ANY(ARRAY(
+            SELECT place FROM usersync.places WHERE run_id = $5 AND table_name = $2 AND user_id = ANY($3::text[])
+        ))
+        AND usersync_row.{user_id} = ANY($3::text[])
+    RETURNING usersync_row.{user_id}::text AS user_id, to_jsonb(usersync_row.*) AS content
+)
+INSERT INTO usersync.archive (schema_name, table_name, user_id, content, reason, run_id)
+SELECT $1, $2, user_id, content, $4, $5 FROM removed;
+
+-- lock_rows(user_ids)
+-- A statement of its own: the ranking that follows sees every row as it will stay.
+SELECT count(*) FROM (
+    SELECT 1 FROM {schema}.{table} AS usersync_row WHERE usersync_row.{user_id} = ANY($1::text[]) FOR UPDATE
+) AS locked;
+
+-- reduce_duplicates(schema_name, table_name, user_ids, reason, run_id)
+WITH ranked AS (
+    SELECT
+        usersync_row.tableoid AS part,
+        usersync_row.ctid AS place,
+        row_number() OVER (PARTITION BY usersync_row.{user_id} ORDER BY {ranking}) AS number
+    FROM {schema}.{table} AS usersync_row
+    WHERE usersync_row.{user_id} = ANY($3::text[])
+),
+removed AS (
+    DELETE FROM {schema}.{table} AS usersync_row
+    USING ranked
+    WHERE ranked.number > 1 AND usersync_row.ctid = ranked.place AND usersync_row.tableoid = ranked.part
+    RETURNING usersync_row.{user_id}::text AS user_id, to_jsonb(usersync_row.*) AS content
+)
+INSERT INTO usersync.archive (schema_name, table_name, user_id, content, reason, run_id)
+SELECT $1, $2, user_id, content, $4, $5 FROM removed;

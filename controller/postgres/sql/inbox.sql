@@ -1,0 +1,46 @@
+-- record_delivery(schema_name, message_id, event_type)
+INSERT INTO usersync.deliveries (schema_name, message_id, event_type) VALUES ($1, $2, $3)
+ON CONFLICT DO NOTHING
+RETURNING 1;
+
+-- record_claim(schema_name, user_id, kind)
+-- A new message about the same user begins its look-ups anew.
+INSERT INTO usersync.claims (schema_name, user_id, kind) VALUES ($1, $2, $3)
+ON CONFLICT (schema_name, user_id, kind)
+DO UPDATE SET attempts = 0, present_answers = 0, due_at = clock_timestamp();
+
+-- take_claims(schema_name, limit, lease)
+UPDATE usersync.claims AS c SET due_at = clock_timestamp() + $3::interval
+FROM (
+    SELECT id, due_at FROM usersync.claims
+    WHERE schema_name = $1 AND due_at <= clock_timestamp()
+    ORDER BY due_at, id
+    LIMIT $2
+    FOR UPDATE SKIP LOCKED
+) AS due
+WHERE c.id = due.id
+RETURNING c.id, c.user_id, c.kind, c.attempts, c.present_answers, due.due_at AS was_due_at;
+
+-- next_claim_due(schema_name)
+SELECT greatest(due_at - clock_timestamp(), interval '0') FROM usersync.claims
+WHERE schema_name = $1
+ORDER BY due_at
+LIMIT 1;
+
+-- hold_claim(claim_id)
+SELECT 1 FROM usersync.claims WHERE id = $1 FOR UPDATE;
+
+-- end_claim(claim_id)
+DELETE FROM usersync.claims WHERE id = $1;
+
+-- end_claims_of(schema_name, user_id)
+DELETE FROM usersync.claims WHERE schema_name = $1 AND user_id = $2;
+
+-- postpone_claim(claim_id, delay, attempts, present_answers)
+UPDATE usersync.claims
+SET due_at = clock_timestamp() + $2::interval, attempts = attempts + $3, present_answers = present_answers + $4
+WHERE id = $1;
+
+-- discard_claim(claim_id, present_answers)
+-- A claim that a new message began anew since it was taken stays.
+DELETE FROM usersync.claims WHERE id = $1 AND present_answers = $2;

@@ -1,0 +1,92 @@
+-- pinned_instance(schema_name)
+SELECT instance_id FROM usersync.target WHERE schema_name = $1;
+
+-- pin_instance(schema_name, instance_id, environment, salt)
+INSERT INTO usersync.target (schema_name, instance_id, environment, salt)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (schema_name) DO NOTHING;
+
+-- distinct_user_ids()
+-- One of the tables sampled from.
+SELECT DISTINCT usersync_row.{user_id}::text COLLATE "C" AS user_id FROM {schema}.{table} AS usersync_row
+
+-- sample_user_ids(pattern, limit)
+-- By hash: spread over the ids, whatever their order in the table; the same ones each time.
+SELECT user_id FROM ({parts}) AS owners
+WHERE user_id ~ $1
+GROUP BY user_id
+ORDER BY hashtextextended(user_id, 0)
+LIMIT $2;
+
+-- describe_tables(schema_name, tables, user_id_columns, created_at_columns)
+SELECT
+    c.oid AS oid,
+    c.relname::text AS name,
+    c.relkind::text AS kind,
+    c.relkind = 'r' AND NOT c.relhassubclass AS single,
+    row_security_active(c.oid) AS hidden,
+    has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS readable,
+    u.attnum IS NOT NULL AS has_user_id,
+    format_type(u.atttypid, u.atttypmod) AS user_id_type,
+    coalesce(nullif(t.typbasetype, 0), t.oid) IN ('text'::regtype, 'varchar'::regtype) AS holds_text,
+    coalesce(l.collisdeterministic, true) AS deterministic,
+    m.attnum IS NOT NULL AS has_created_at,
+    m.attnum IS NOT NULL AND NOT m.atthasdef AND m.attgenerated = ''
+        AND m.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype) AS sets_created_at,
+    EXISTS (
+        SELECT FROM pg_index AS i
+        JOIN pg_class AS x ON x.oid = i.indexrelid
+        JOIN pg_am AS a ON a.oid = x.relam
+        WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL AND a.amname IN ('btree', 'hash')
+            AND i.indkey[0] = u.attnum AND i.indcollation[0] = u.attcollation
+    ) AS indexed,
+    EXISTS (
+        SELECT FROM pg_index AS i
+        WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indnkeyatts = 1
+            AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indkey[0] = u.attnum
+            AND i.indcollation[0] = u.attcollation
+    ) AS unique_user,
+    ARRAY(
+        SELECT k.attname::text FROM pg_index AS i
+        CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS o (number, place)
+        JOIN pg_attribute AS k ON k.attrelid = i.indrelid AND k.attnum = o.number
+        WHERE i.indrelid = c.oid AND i.indisprimary AND o.place <= i.indnkeyatts
+        ORDER BY o.place
+    ) AS primary_key,
+    ARRAY(
+        SELECT r.attname::text FROM pg_attribute AS r
+        WHERE r.attrelid = c.oid AND r.attnum > 0 AND NOT r.attisdropped AND r.attnotnull AND NOT r.atthasdef
+            AND r.attidentity = '' AND r.attgenerated = ''
+            AND r.attname NOT IN (wanted.user_id, wanted.created_at)
+        ORDER BY r.attnum
+    ) AS required
+FROM unnest($2::text[], $3::text[], $4::text[]) AS wanted (name, user_id, created_at)
+JOIN pg_namespace AS n ON n.nspname = $1::text
+JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = wanted.name
+LEFT JOIN pg_attribute AS u
+    ON u.attrelid = c.oid AND u.attname = wanted.user_id AND u.attnum > 0 AND NOT u.attisdropped
+LEFT JOIN pg_type AS t ON t.oid = u.atttypid
+LEFT JOIN pg_collation AS l ON l.oid = u.attcollation
+LEFT JOIN pg_attribute AS m
+    ON m.attrelid = c.oid AND m.attname = wanted.created_at AND m.attnum > 0 AND NOT m.attisdropped;
+
+-- references_between(oids)
+-- Foreign keys from one listed table to another: the rows of `child` go first.
+SELECT conrelid AS child, confrelid AS parent FROM pg_constraint
+WHERE contype = 'f' AND conrelid = ANY($1::oid[]) AND confrelid = ANY($1::oid[]) AND conrelid <> confrelid;
+
+-- cascades_into(oids)
+-- Foreign keys whose ON DELETE CASCADE takes rows of unlisted tables along.
+SELECT k.conname::text AS name, k.conrelid::regclass::text AS child, p.relname::text AS parent
+FROM pg_constraint AS k
+JOIN pg_class AS p ON p.oid = k.confrelid
+WHERE k.contype = 'f' AND k.confdeltype = 'c' AND k.conparentid = 0
+    AND k.confrelid = ANY($1::oid[]) AND NOT k.conrelid = ANY($1::oid[])
+ORDER BY 2, 1;
+
+-- unlisted_tables(schema_name, tables, user_id_columns)
+SELECT DISTINCT c.relname::text AS name, a.attname::text AS user_id FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = $1::text
+JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = ANY($3::text[]) AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND NOT c.relname = ANY($2::text[])
+ORDER BY 1, 2;
