@@ -36,6 +36,7 @@ class FakeDirectory:
     - `lying_look_up`: living users whom `look_up` calls absent; `odd_look_up`: it raises ClerkAnswerOdd.
     - `errors`: by the method's name, what it raises; the listing raises it after `pages_before_error` pages.
     - `before`: called with the method's name before each answer, for what happens meanwhile.
+    - `open_listings`: how many listings have neither ended nor been closed.
     - `calls`: how often each method was asked; `asked`: all ids given to `find` and `look_up`.
     """
 
@@ -49,6 +50,7 @@ class FakeDirectory:
     errors: dict[str, UserSyncError] = field(default_factory=dict)
     pages_before_error: int = 0
     before: Callable[[str], None] = lambda _method: None
+    open_listings: int = 0
     calls: Counter[str] = field(default_factory=Counter)
     asked: dict[str, list[UserId]] = field(default_factory=lambda: {"find": [], "look_up": []})
 
@@ -76,8 +78,12 @@ class FakeDirectory:
         ]
         error = self.errors.get("list_users")
         pages = [listed[start : start + self.page_size] for start in range(0, len(listed), self.page_size)]
-        for page in pages[: self.pages_before_error] if error else pages:
-            yield page
+        self.open_listings += 1
+        try:
+            for page in pages[: self.pages_before_error] if error else pages:
+                yield page
+        finally:
+            self.open_listings -= 1
         if error is not None:
             raise error
 

@@ -1,0 +1,225 @@
+"""One event, and the claims that events leave behind, on fakes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from controller.core.absorbing import PRESENT_DELAYS, Claim, ClaimKind, Delivery, Event, absorb, retry_delay, settle
+from controller.core.outcomes import Absorbed, Settled
+from controller.core.proofs import MAX_AGE
+from controller.core.targets import Spec
+from controller.errors import ClerkAnswerOdd, ClerkRefused, ClerkUnavailable, UserSyncError
+from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.directory import INSTANCE, FakeDirectory, user
+from tests.support.fakes.store import FakeStore
+
+if TYPE_CHECKING:
+    from controller.core.users import UserId
+
+LEASE = timedelta(minutes=1)
+
+
+@dataclass
+class Service:
+    """The webhook service's view: one database, one instance."""
+
+    clock: FakeClock = field(default_factory=FakeClock)
+    directory: FakeDirectory = field(default_factory=FakeDirectory)
+    spec: Spec = field(default_factory=lambda: Spec("team/app"))
+    store: FakeStore = field(init=False)
+    messages: int = 0
+
+    def __post_init__(self) -> None:
+        """Pin the database."""
+        self.store = FakeStore(self.clock, pinned=INSTANCE.id)
+
+    async def deliver(self, event_type: str, user_id: UserId | None, message_id: str | None = None) -> Absorbed:
+        self.messages += 1
+        delivery = Delivery(message_id or f"msg_{self.messages}", event_type)
+        return await absorb(Event(event_type, INSTANCE.id, user_id), delivery, self.spec, self.store)
+
+    async def settle_due(self) -> list[Settled]:
+        return [
+            await settle(claim, self.directory, self.store, self.clock)
+            for claim in await self.store.take_claims(10, LEASE)
+        ]
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+async def test_a_sign_up_creates_one_profile(service: Service) -> None:
+    assert await service.deliver("user.created", user(1)) is Absorbed.CREATED
+    assert service.store.users("user_progress") == {user(1)}
+
+
+async def test_the_same_message_five_times_has_one_effect(service: Service) -> None:
+    answers = [await service.deliver("user.created", user(1), "msg_same") for _ in range(5)]
+
+    assert answers == [Absorbed.CREATED, *[Absorbed.REPEATED] * 4]
+    assert len(service.store.tables["user_progress"]) == 1
+
+
+async def test_a_second_message_about_the_same_user_finds_the_profile(service: Service) -> None:
+    await service.deliver("user.created", user(1))
+
+    assert await service.deliver("user.created", user(1)) is Absorbed.PRESENT
+
+
+async def test_a_sign_up_after_the_deletion_creates_nothing(service: Service) -> None:
+    await service.deliver("user.deleted", user(1))
+    await service.settle_due()
+
+    assert await service.deliver("user.created", user(1)) is Absorbed.TOMBSTONED
+    assert service.store.users() == set()
+
+
+async def test_an_announced_deletion_is_a_claim_and_touches_no_row(service: Service) -> None:
+    service.store.add_users(user(1))
+
+    assert await service.deliver("user.deleted", user(1)) is Absorbed.CLAIMED
+    assert service.store.users() == {user(1)}
+    assert service.directory.calls.total() == 0
+
+
+@pytest.mark.parametrize("event_type", ["user.updated", "session.created", "email.created", "user.somethingnew"])
+async def test_other_types_are_ignored(service: Service, event_type: str) -> None:
+    assert await service.deliver(event_type, user(1)) is Absorbed.IGNORED
+    assert service.store.delivered == set()
+
+
+async def test_an_event_that_names_nobody_is_ignored(service: Service) -> None:
+    assert await service.deliver("user.deleted", None) is Absorbed.IGNORED
+    assert service.store.claims == {}
+
+
+@pytest.mark.parametrize("event_type", ["user.created", "user.deleted"])
+async def test_a_dry_run_writes_nothing(service: Service, event_type: str) -> None:
+    service.spec = Spec("team/app", dry_run=True)
+
+    assert await service.deliver(event_type, user(1)) is Absorbed.DRY_RUN
+    assert (service.store.delivered, service.store.claims, service.store.users()) == (set(), {}, set())
+
+
+@pytest.mark.parametrize("event_type", ["user.created", "user.deleted"])
+async def test_while_suspended_the_id_is_recorded_and_nothing_else(service: Service, event_type: str) -> None:
+    service.spec = Spec("team/app", suspend=True)
+    service.store.add_users(user(2))
+
+    assert await service.deliver(event_type, user(1)) is Absorbed.RECORDED
+    assert service.store.users() == {user(2)}
+    assert [claim.kind for claim, _ in service.store.claims.values()] == [ClaimKind.CATCH_UP]
+
+
+async def test_a_proved_claim_removes_the_user_and_nobody_else(service: Service) -> None:
+    service.store.add_users(user(1), user(2))
+    service.directory.sign_up(user(2))
+    await service.deliver("user.deleted", user(1))
+
+    assert await service.settle_due() == [Settled.REMOVED]
+    assert service.store.users() == {user(2)}
+    assert service.store.tombstones == {user(1)}
+    assert service.store.claims == {}
+
+
+async def test_a_claim_without_a_row_still_leaves_a_tombstone(service: Service) -> None:
+    await service.deliver("user.deleted", user(1))
+    await service.settle_due()
+
+    assert service.store.tombstones == {user(1)}
+
+
+async def test_a_claim_about_a_living_user_touches_no_row_and_is_discarded_in_the_end(service: Service) -> None:
+    service.store.add_users(user(1))
+    service.directory.sign_up(user(1))
+    await service.deliver("user.deleted", user(1))
+
+    settled = []
+    for delay in (*PRESENT_DELAYS, timedelta()):
+        settled += await service.settle_due()
+        service.clock.advance(delay)
+
+    assert settled == [*[Settled.POSTPONED] * len(PRESENT_DELAYS), Settled.DISCARDED]
+    assert service.store.users() == {user(1)}
+    assert service.store.claims == {}
+    assert service.store.tombstones == set()
+
+
+async def test_a_claim_is_proved_later_if_clerk_is_slow_to_forget(service: Service) -> None:
+    service.store.add_users(user(1))
+    service.directory.sign_up(user(1))
+    await service.deliver("user.deleted", user(1))
+    await service.settle_due()
+    service.directory.delete(user(1))
+    service.clock.advance(PRESENT_DELAYS[0])
+
+    assert await service.settle_due() == [Settled.REMOVED]
+
+
+async def test_a_postponed_claim_is_not_due_before_its_time(service: Service) -> None:
+    service.directory.sign_up(user(1))
+    await service.deliver("user.deleted", user(1))
+    await service.settle_due()
+    service.clock.advance(PRESENT_DELAYS[0] - timedelta(milliseconds=1))
+
+    assert await service.settle_due() == []
+
+
+@pytest.mark.parametrize("error", [ClerkUnavailable("away"), ClerkRefused("no"), ClerkAnswerOdd("odd")])
+@pytest.mark.parametrize("method", ["look_up", "instance"])
+async def test_a_claim_without_an_answer_touches_no_row_and_stays(
+    service: Service, error: UserSyncError, method: str
+) -> None:
+    service.store.add_users(user(1))
+    await service.deliver("user.deleted", user(1))
+    service.directory.errors[method] = error
+
+    with pytest.raises(type(error)):
+        await service.settle_due()
+
+    assert service.store.users() == {user(1)}
+    assert len(service.store.claims) == 1
+
+
+async def test_a_claim_whose_proof_grew_old_stays(service: Service) -> None:
+    service.store.add_users(user(1))
+    await service.deliver("user.deleted", user(1))
+    service.directory.before = lambda _method: service.clock.advance(MAX_AGE)
+
+    assert await service.settle_due() == [Settled.POSTPONED]
+    assert service.store.users() == {user(1)}
+    assert [claim.attempts for claim, _ in service.store.claims.values()] == [1]
+
+
+async def test_a_claim_whose_rows_are_held_stays(service: Service) -> None:
+    service.store.add_users(user(1))
+    service.store.unremovable.add(user(1))
+    await service.deliver("user.deleted", user(1))
+
+    assert await service.settle_due() == [Settled.POSTPONED]
+    assert service.store.users() == {user(1)}
+
+
+@pytest.mark.parametrize(("lives", "settled"), [(True, Settled.CREATED), (False, Settled.REMOVED)])
+async def test_a_recorded_user_is_brought_in_step_on_resume(service: Service, *, lives: bool, settled: Settled) -> None:
+    service.spec = Spec("team/app", suspend=True)
+    await service.deliver("user.created", user(1))
+    if lives:
+        service.directory.sign_up(user(1))
+
+    assert await service.settle_due() == [settled]
+    assert service.store.users() == ({user(1)} if lives else set())
+    assert service.store.claims == {}
+
+
+@pytest.mark.parametrize(("attempts", "seconds"), [(0, 5), (1, 10), (2, 20), (6, 320), (7, 600), (1000, 600)])
+def test_retries_back_off_to_ten_minutes(attempts: int, seconds: int) -> None:
+    claim = Claim(1, user(1), ClaimKind.DELETION, attempts=attempts, present_answers=0)
+
+    assert retry_delay(claim) == timedelta(seconds=seconds)
