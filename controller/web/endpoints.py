@@ -68,7 +68,7 @@ class Endpoint:
         self._workshop = workshop
         self._log = log.bind(resource=self.spec.name)
         self._changed = asyncio.Event()
-        self._keyring = Keyring(declaration, workshop.rhythm, self._changed.set)
+        self._keyring = Keyring(declaration, workshop.rhythm, self._open_anew)
         self._opened: Opened | None = None
         self._error: UserSyncError | None = None
         self._tried = asyncio.Event()
@@ -86,8 +86,7 @@ class Endpoint:
     async def close(self) -> None:
         """Finish requests and claims under way, then close; what takes too long is left to its lease."""
         self._closing = True
-        self._changed.set()
-        self._nudged.set()
+        self._open_anew()
         await asyncio.wait(self._tasks[1:], timeout=2 * DRAIN_SECONDS)
         for task in self._tasks:
             task.cancel()
@@ -132,7 +131,11 @@ class Endpoint:
     def _reopen_after(self, failed: Opened) -> None:
         """Open anew, for the password may have changed; but not for every event that a wrong right refuses."""
         if asyncio.get_running_loop().time() - failed.since >= self._workshop.rhythm.reread.total_seconds():
-            self._changed.set()
+            self._open_anew()
+
+    def _open_anew(self) -> None:
+        self._changed.set()
+        self._nudged.set()
 
     async def _keep_open(self) -> None:
         failures = 0
