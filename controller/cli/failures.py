@@ -19,7 +19,7 @@ from controller.errors import UserSyncError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from controller.cli.options import Session
+    from controller.cli.session import Session
 
 
 class Terminated(BaseException):

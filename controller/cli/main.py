@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from controller.cli.failures import guard
-from controller.cli.options import Session, debug_option
+from controller.cli.session import Session, debug_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

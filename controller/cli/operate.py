@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from controller.cli.options import Session, clerk_url_options, cluster_options, debug_option, process_options
+from controller.cli.options import clerk_url_options, cluster_options, process_options
+from controller.cli.session import Session, debug_option
 from controller.ops.logs import LogFormat, configure
 from controller.reconciler.operator import OperateSettings
 from controller.reconciler.operator import operate as run_operator

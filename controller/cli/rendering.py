@@ -41,10 +41,15 @@ class Output(Enum):
     YAML = "yaml"
 
 
+def open_console(stream: TextIO) -> Console:
+    """Return a console as wide as the terminal, or wide enough where there is none."""
+    return Console(file=stream, width=None if stream.isatty() else _PLAIN_WIDTH, highlight=False)
+
+
 def print_reports(reports: Sequence[Document], output: Output, stream: TextIO) -> None:
     """Print one report as itself, several as `items` of one document (or as tables one after the other)."""
     if output is Output.TABLE:
-        console = Console(file=stream, width=None if stream.isatty() else _PLAIN_WIDTH, highlight=False)
+        console = open_console(stream)
         for report in reports:
             print_table(report, console)
         return

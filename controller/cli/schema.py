@@ -7,8 +7,9 @@ import os
 import click
 
 from controller.cli.inputs import read_database_urls
-from controller.cli.options import debug_option, manifest_option
+from controller.cli.options import manifest_option
 from controller.cli.running import run_to_end
+from controller.cli.session import debug_option
 from controller.postgres import migrate as apply_migrations
 from controller.postgres import migration_sql
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from controller.cli.inputs import Resource, read_resources
-from controller.cli.options import Session, clerk_url_options, cluster_options, debug_option, process_options
+from controller.cli.options import clerk_url_options, cluster_options, process_options
+from controller.cli.session import Session, debug_option
 from controller.errors import InvalidSpec
 from controller.ops.logs import LogFormat, configure, drop_messages
 from controller.runtime import open_inbox

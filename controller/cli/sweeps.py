@@ -17,10 +17,11 @@ import click
 from controller.cli.exits import Exit, exit_of_outcome, worst
 from controller.cli.failures import explain
 from controller.cli.inputs import STDIN, Resource, read_resources
-from controller.cli.options import Session, clerk_url_options, debug_option, manifest_option
+from controller.cli.options import clerk_url_options, manifest_option
 from controller.cli.rendering import Output, print_reports
 from controller.cli.reports import Document, Finished, failure_report, report
 from controller.cli.running import run_to_end
+from controller.cli.session import Session, debug_option
 from controller.cli.watching import Terminal
 from controller.core.targets import Action, Spec, expand
 from controller.errors import UserSyncError

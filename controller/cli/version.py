@@ -8,7 +8,7 @@ from importlib import metadata
 
 import click
 
-from controller.cli.options import debug_option
+from controller.cli.session import debug_option
 
 DISTRIBUTION = "usersync-operator"
 

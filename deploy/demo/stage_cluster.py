@@ -51,8 +51,8 @@ _STATUS_PATH = f"/apis/usersync.dev/v1alpha1/namespaces/{NAMESPACE}/usersyncs/{N
 class ClusterStage:
     """Implements `controller.cli.demo.stage.Stage`; made by `open_cluster_stage`."""
 
-    begin_command = f"kubectl apply -n {NAMESPACE} -f usersync.yaml"
-    run_command = f"kubectl annotate usersync {NAME} usersync.dev/reconcile-at=... --overwrite"
+    begin_command = f"$ kubectl apply -n {NAMESPACE} -f usersync.yaml"
+    run_command = f"$ kubectl annotate usersync {NAME} usersync.dev/reconcile-at=... --overwrite"
 
     def __init__(self, plane: ControlPlane, clerk: ClerkEmulator, application: Application, folder: Path) -> None:
         self.plane = plane

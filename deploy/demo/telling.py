@@ -6,7 +6,6 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.text import Text
 
 from controller.cli.demo.command import fail
@@ -15,12 +14,15 @@ from controller.cli.demo.stage import PromiseBroken
 from controller.cli.demo.story import Story
 from controller.cli.exits import Exit
 from controller.cli.failures import guard
-from controller.cli.options import Session
+from controller.cli.rendering import open_console
 from controller.cli.running import run_to_end
+from controller.cli.session import Session
 from controller.ops.logs import LogFormat, configure
 from deploy.demo.stage_cluster import NAME, NAMESPACE, open_cluster_stage
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from deploy.demo.stage_cluster import ClusterStage
     from tests.support.controlplane import Programs
 
@@ -30,7 +32,7 @@ KEPT_INTERVAL = "30s"
 def tell(programs: Programs, *, keep: bool) -> int:
     """Open the stage, tell the story, close the stage; return the exit code."""
     configure(LogFormat.CONSOLE, "critical")
-    console = Console(file=sys.stdout, highlight=False)
+    console = open_console(sys.stdout)
     return guard(lambda: run_to_end(_play(programs, console, keep=keep)), Session())
 
 

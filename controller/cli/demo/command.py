@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from controller.cli.demo.narrator import Narrator
@@ -16,12 +15,15 @@ from controller.cli.demo.stage import PromiseBroken
 from controller.cli.demo.stage_local import open_local_stage
 from controller.cli.demo.story import Story
 from controller.cli.exits import Exit
-from controller.cli.options import debug_option
+from controller.cli.rendering import open_console
 from controller.cli.running import run_to_end
+from controller.cli.session import debug_option
 from controller.ops.logs import LogFormat, configure
 from controller.settings import ALLOW_INSECURE_VARIABLE
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from controller.cli.demo.stage_local import LocalStage
 
 KEPT_INTERVAL = timedelta(seconds=30)
@@ -37,7 +39,7 @@ def demo(keep: bool) -> Exit:  # noqa: FBT001 - a click parameter
     and checks every step; removes everything when it ends.
     """
     configure(LogFormat.CONSOLE, "critical")
-    console = Console(file=sys.stdout, highlight=False)
+    console = open_console(sys.stdout)
     console.print(
         "usersync demo: a PostgreSQL server, an emulated Clerk, the webhook service and the controller's loop"
     )

@@ -87,8 +87,14 @@ class LocalPostgres:
         DatabaseUnavailable: from `start`, when no binaries are to be found or the server does not come up.
     """
 
-    def __init__(self, *, locale: str = "C", settings: Mapping[str, str] | None = None) -> None:
-        """`locale` must be installed on this machine; `settings` are added to `postgres -c`."""
+    def __init__(
+        self, *, locale: str = "C", settings: Mapping[str, str] | None = None, binaries: Path | None = None
+    ) -> None:
+        """`locale` must be installed on this machine; `settings` are added to `postgres -c`.
+
+        `binaries`: the folder of the programs, if not the one that `find_binaries` finds.
+        """
+        self._wanted_binaries = binaries
         self.locale = locale
         self.settings = {**DEFAULT_SETTINGS, **(settings or {})}
         self.port = 0
@@ -174,7 +180,7 @@ class LocalPostgres:
         return self._run("psql", *flags, "-d", self.url(database), "-c", sql)
 
     def _prepare(self) -> None:
-        binaries = find_binaries()
+        binaries = self._wanted_binaries or find_binaries()
         self._folder = _new_folder(self._account)
         # A virtual environment below a private home cannot be read by the account that the server runs as.
         self._binaries = binaries if self._account.may_enter(binaries) else _copy(binaries, self._folder / "server")
@@ -298,16 +304,20 @@ def _new_folder(account: _Account) -> Path:
 
 
 def _copy(binaries: Path, to: Path) -> Path:
-    """Copy what the server needs to where everybody may read."""
-    to.mkdir()
-    (to / "bin").mkdir()
+    """Copy what the server needs to where everybody may read, laid out as before: libraries are found by it."""
+    package = binaries.parents[1]
+    home = to / package.name / binaries.parent.name
+    (home / "bin").mkdir(parents=True)
     for program in NEEDED_PROGRAMS:
-        shutil.copy2(binaries / program, to / "bin")
+        shutil.copy2(binaries / program, home / "bin")
     for tree in ("lib", "share"):
-        shutil.copytree(binaries.parent / tree, to / tree)
+        shutil.copytree(binaries.parent / tree, home / tree)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, to / libraries.name)
     for path in (to, *to.rglob("*")):
         path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
-    return to / "bin"
+    return home / "bin"
 
 
 def _free_port() -> int:

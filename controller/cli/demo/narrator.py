@@ -51,8 +51,8 @@ class Narrator:
         self._console.print(Text(f"   {text}"))
 
     def command(self, text: str) -> None:
-        """Show what a person would type."""
-        self._console.print(Text(f"   $ {text}", "dim"))
+        """Show what a person would do, `$ ` before what is typed."""
+        self._console.print(Text(f"   {text}", "dim"))
 
     def show(self, report: Document) -> None:
         """Show a report as `usersync` prints it."""

@@ -98,8 +98,8 @@ class Loop:
 class LocalStage:
     """Implements `stage.Stage`; made by `open_local_stage`."""
 
-    begin_command = "the controller reads usersync.yaml"
-    run_command = "the controller's next run"
+    begin_command = "(the controller starts, with usersync.yaml)"
+    run_command = "(the controller's next run)"
 
     def __init__(self, clerk: ClerkEmulator, application: Application, manifest: Path) -> None:
         self.clerk = clerk

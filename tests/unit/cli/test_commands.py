@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from controller.cli.main import COMMANDS, usersync
-from controller.cli.options import Session
+from controller.cli.session import Session
 from tests.support.usersyncs import usersync as user_sync
 
 HEAVY = ("kopf", "kubernetes", "svix", "asyncpg", "aiohttp", "rich", "yaml")

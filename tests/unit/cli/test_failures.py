@@ -8,7 +8,7 @@ import click
 import pytest
 
 from controller.cli.failures import Terminated, explain, guard
-from controller.cli.options import Session
+from controller.cli.session import Session
 from controller.errors import ClerkUnavailable, InvalidSpec
 
 if TYPE_CHECKING:
