@@ -94,15 +94,11 @@ async def seed_users(url: str, user_ids: Iterable[str], *, rows: int = 2, schema
         await seed(url, table, users, rows=1 if table == TABLES[0] else rows, schema=schema)
 
 
-async def rows_of(
-    url: str, user_id: str, *, schema: str = "public", tables: Iterable[str] = TABLES
-) -> dict[str, int]:
+async def rows_of(url: str, user_id: str, *, schema: str = "public", tables: Iterable[str] = TABLES) -> dict[str, int]:
     """How many rows a user has in each table."""
     async with connected(url) as connection:
         return {
-            table: await connection.fetchval(
-                f'SELECT count(*) FROM "{schema}"."{table}" WHERE user_id = $1', user_id
-            )
+            table: await connection.fetchval(f'SELECT count(*) FROM "{schema}"."{table}" WHERE user_id = $1', user_id)
             for table in tables
         }
 

@@ -1,0 +1,71 @@
+"""Our `Database` opened for a test: schema migrated, target pinned, runs begun with the listing in place."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from controller.core.absorbing import Delivery
+from controller.core.ports import RunLabel
+from controller.core.proofs import Proof
+from controller.core.targets import Action, Policy, Target
+from controller.core.users import Environment, Instance, UserId, parse_user_id
+from controller.postgres import Database, LockTimes
+from tests.support.fakes.clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
+
+    from controller.core.ports import Clock, Run
+
+INSTANCE = Instance("ins_test", Environment.DEVELOPMENT)
+OTHER_INSTANCE = Instance("ins_other", Environment.DEVELOPMENT)
+
+
+@asynccontextmanager
+async def opened(
+    url: str,
+    *,
+    target: Target | None = None,
+    clock: Clock | None = None,
+    times: LockTimes | None = None,
+    pin: bool = True,
+) -> AsyncIterator[Database]:
+    """A database that has been inspected, and pinned to INSTANCE."""
+    async with Database.open(url, target or Target(), clock or FakeClock(), times=times) as database:
+        await database.inspect()
+        if pin:
+            await database.pin_instance(INSTANCE)
+        yield database
+
+
+def label(holder: str = "test", resource: str = "app/production") -> RunLabel:
+    """What the audit is told."""
+    return RunLabel(resource, Policy(frozenset({Action.CLEANUP})), INSTANCE, holder)
+
+
+@asynccontextmanager
+async def running(database: Database, listed: Iterable[str] = (), *, holder: str = "test") -> AsyncIterator[Run]:
+    """A run that has recorded and observed these users of Clerk."""
+    async with database.begin_run(label(holder)) as run:
+        await run.record_listed(ids(listed))
+        await run.observe()
+        yield run
+
+
+def ids(values: Iterable[str]) -> list[UserId]:
+    """Ids of Clerk's form; anything else is a fault of the test."""
+    found = [parse_user_id(value) for value in values]
+    assert None not in found
+    return [user_id for user_id in found if user_id is not None]
+
+
+def proofs(user_ids: Sequence[str], clock: Clock | None = None, *, instance: Instance = INSTANCE) -> list[Proof]:
+    """A fresh proof for each user."""
+    asked_at = (clock or FakeClock()).elapsed()
+    return [Proof(user_id, instance.id, asked_at) for user_id in ids(user_ids)]
+
+
+def delivery(message_id: str, event_type: str = "user.created") -> Delivery:
+    """One message."""
+    return Delivery(message_id, event_type)
