@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime, timedelta
 
@@ -130,13 +130,13 @@ class Run(Protocol):
             ListingIncomplete: the recorded ids are not all there any more (the table is unlogged).
         """
 
-    def missing(self) -> AsyncIterator[Sequence[UserId]]:
+    def missing(self) -> AsyncGenerator[Sequence[UserId], None]:
         """Yield the listed, not tombstoned users without a profile row, in batches, in byte order."""
 
-    def orphaned(self) -> AsyncIterator[Sequence[UserId]]:
+    def orphaned(self) -> AsyncGenerator[Sequence[UserId], None]:
         """Yield the users with rows who are not in the desired set, in batches, in byte order."""
 
-    def duplicated(self) -> AsyncIterator[Sequence[UserId]]:
+    def duplicated(self) -> AsyncGenerator[Sequence[UserId], None]:
         """Yield the users with more than one profile row, in batches, in byte order."""
 
     async def create_profiles(self, user_ids: Sequence[UserId]) -> int:

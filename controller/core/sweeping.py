@@ -21,7 +21,7 @@ from controller.core.proofs import Proof, prove_absence
 from controller.errors import ClerkAnswerOdd
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
     from datetime import datetime
 
     from controller.core.drift import Drift
@@ -97,16 +97,17 @@ class Sweeper:
             return Suspects(), found
         permitted = allowance(spec.limits, found.users_with_rows)
         absent = contradicted = present = 0
-        async for batch in run.orphaned():
-            alive = await self.directory.find(batch)
-            if alive:
-                await run.record_listed(list(alive))
-            present += len(alive)
-            contradicted += sum(created_at < started_at - CREATED_MEANWHILE for created_at in alive.values())
-            absent += len(batch) - len(alive)
-            self.watcher.advance(Phase.SECOND_LOOK, absent + present)
-            if contradicted or absent > permitted:
-                break
+        async with aclosing(run.orphaned()) as batches:
+            async for batch in batches:
+                alive = await self.directory.find(batch)
+                if alive:
+                    await run.record_listed(list(alive))
+                present += len(alive)
+                contradicted += sum(created_at < started_at - CREATED_MEANWHILE for created_at in alive.values())
+                absent += len(batch) - len(alive)
+                self.watcher.advance(Phase.SECOND_LOOK, absent + present)
+                if contradicted or absent > permitted:
+                    break
         suspects = Suspects(absent, contradicted)
         return suspects, await run.observe() if present else found
 
@@ -136,8 +137,8 @@ class Sweeper:
         match change:
             case CreateProfiles():
                 return replace(done, profiles_created=await self._create_profiles(run))
-            case RemoveUsers():
-                removal, spared = await self._remove_users(run)
+            case RemoveUsers(at_most):
+                removal, spared = await self._remove_users(run, at_most)
                 return replace(
                     done,
                     users_removed=removal.users,
@@ -165,20 +166,27 @@ class Sweeper:
             self.watcher.advance(Phase.REDUCE, users)
         return removed
 
-    async def _remove_users(self, run: Run) -> tuple[Removal, int]:
-        """Prove each suspect gone and remove those that are; the number spared comes second."""
-        removal, spared = Removal(), 0
+    async def _remove_users(self, run: Run, at_most: int) -> tuple[Removal, int]:
+        """Prove each suspect gone and remove those that are; the number spared comes second.
+
+        Rows of more users that are gone may have arrived since the plan (a restored backup, while a person
+        was thinking it over): `at_most` as many as were planned and permitted go.
+        """
+        removal, spared, permitted = Removal(), 0, at_most
         proofs: list[Proof] = []
-        async for batch in run.orphaned():
-            for start in range(0, len(batch), LOOK_UPS_AT_ONCE):
-                proved, alive, unclear = await self._prove(batch[start : start + LOOK_UPS_AT_ONCE])
-                proofs += proved
+        async with aclosing(_in_groups(run.orphaned(), LOOK_UPS_AT_ONCE)) as groups:
+            async for group in groups:
+                proved, alive, unclear = await self._prove(group)
+                proofs += proved[:permitted]
+                permitted -= len(proved)
                 spared += alive
                 removal += Removal(users_left=unclear)
                 if self._is_due(proofs):
                     removal += await run.remove_users(proofs)
                     proofs = []
                     self.watcher.advance(Phase.REMOVE, removal.users)
+                if permitted <= 0:
+                    break
         if proofs:
             removal += await run.remove_users(proofs)
             self.watcher.advance(Phase.REMOVE, removal.users)
@@ -196,17 +204,26 @@ class Sweeper:
         The filter is asked here too: the candidates may have been observed after the second look.
         """
         alive = await self.directory.find(user_ids)
-        answers = await asyncio.gather(*(self._prove_one(user_id) for user_id in user_ids if user_id not in alive))
+        suspects = [user_id for user_id in user_ids if user_id not in alive]
+        questions = (prove_absence(self.directory, self.clock, user_id) for user_id in suspects)
+        # Waits for all of them, so that no look-up outlives the run.
+        answers = await asyncio.gather(*questions, return_exceptions=True)
+        for answer in answers:
+            # One odd answer leaves its user, and must not keep the run from all others.
+            if isinstance(answer, BaseException) and not isinstance(answer, ClerkAnswerOdd):
+                raise answer
         proofs = [answer for answer in answers if isinstance(answer, Proof)]
         unclear = sum(isinstance(answer, ClerkAnswerOdd) for answer in answers)
         return proofs, len(alive) + answers.count(None), unclear
 
-    async def _prove_one(self, user_id: UserId) -> Proof | ClerkAnswerOdd | None:
-        """One odd answer leaves its user, and must not keep the run from all others."""
-        try:
-            return await prove_absence(self.directory, self.clock, user_id)
-        except ClerkAnswerOdd as odd:
-            return odd
+
+async def _in_groups(
+    batches: AsyncGenerator[Sequence[UserId], None], size: int
+) -> AsyncGenerator[Sequence[UserId], None]:
+    async with aclosing(batches):
+        async for batch in batches:
+            for start in range(0, len(batch), size):
+                yield batch[start : start + size]
 
 
 def deletes(planned: Plan) -> bool:

@@ -5,6 +5,7 @@ Passes the contract tests of `tests.support.contracts.directory`, as the real cl
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -36,6 +37,7 @@ class FakeDirectory:
     - `lying_look_up`: living users whom `look_up` calls absent; `odd_look_up`: it raises ClerkAnswerOdd.
     - `errors`: by the method's name, what it raises; the listing raises it after `pages_before_error` pages.
     - `before`: called with the method's name before each answer, for what happens meanwhile.
+    - `turns_of_a_look_up`: how often the event loop goes round before its answer; `look_ups_under_way` now.
     - `open_listings`: how many listings have neither ended nor been closed.
     - `calls`: how often each method was asked; `asked`: all ids given to `find` and `look_up`.
     """
@@ -51,6 +53,8 @@ class FakeDirectory:
     pages_before_error: int = 0
     before: Callable[[str], None] = lambda _method: None
     open_listings: int = 0
+    turns_of_a_look_up: int = 1
+    look_ups_under_way: int = 0
     calls: Counter[str] = field(default_factory=Counter)
     asked: dict[str, list[UserId]] = field(default_factory=lambda: {"find": [], "look_up": []})
 
@@ -97,6 +101,10 @@ class FakeDirectory:
 
     async def look_up(self, user_id: UserId) -> Presence:
         self._answer("look_up", [user_id])
+        self.look_ups_under_way += 1
+        for _ in range(self.turns_of_a_look_up):
+            await asyncio.sleep(0)
+        self.look_ups_under_way -= 1
         if user_id in self.odd_look_up:
             message = "Clerk answered with another user than the one asked for"
             raise ClerkAnswerOdd(message)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from controller.core.outcomes import Changes
-from controller.core.plans import HoldReason
+from controller.core.plans import HoldReason, RemoveUsers
 from controller.core.ports import Inspection, Phase
 from controller.core.proofs import MAX_AGE
 from controller.core.targets import Action
@@ -225,6 +225,39 @@ async def test_more_than_the_limit_deletes_nobody() -> None:
     assert nothing_is_gone(world)
 
 
+async def test_no_more_users_go_than_were_planned_whatever_arrives_meanwhile() -> None:
+    """A backup restored while a person thinks it over: ten thousand users who are gone indeed."""
+    world = World()
+    world.gone(7)
+    world.store.batch = 8
+    world.watcher.on_permit = lambda: world.store.add_users(*map(user, range(1000, 1100)))
+
+    outcome = await world.sweep()
+
+    assert world.watcher.asked[0].changes == (RemoveUsers(7),)
+    assert outcome.changes.users_removed == 7
+    assert outcome.remaining.orphaned == 100
+
+
+async def test_no_look_up_outlives_the_run() -> None:
+    world = World()
+    world.gone(5)
+    world.directory.turns_of_a_look_up = 100
+
+    def fail_at_the_third(method: str) -> None:
+        if method == "look_up" and world.directory.calls["look_up"] == 3:
+            message = "away"
+            raise ClerkUnavailable(message)
+
+    world.directory.before = fail_at_the_third
+
+    with pytest.raises(ClerkUnavailable):
+        await world.sweep()
+
+    assert world.directory.calls["look_up"] == 5
+    assert world.directory.look_ups_under_way == 0
+
+
 async def test_a_listing_that_hides_a_living_user_deletes_nobody() -> None:
     world = World()
     world.gone(2)
@@ -247,6 +280,7 @@ async def test_a_user_who_signed_up_during_the_listing_does_not_hold_the_others_
 
     outcome = await world.sweep()
 
+    assert outcome.found.orphaned == 2
     assert outcome.changes.users_removed == 2
     assert rows_of(world, newcomer) == 4
 
