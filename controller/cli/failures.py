@@ -39,6 +39,11 @@ def guard(command: Callable[[], object], session: Session) -> Exit | int:
         return Exit.TERMINATED
     except BrokenPipeError:
         return _leave_pipe()
+    except SystemExit as left:
+        # click ends with 1 when the reader of stdout has gone, which would tell scripts of an error
+        if isinstance(left.__context__, BrokenPipeError):
+            return _leave_pipe()
+        raise
     except click.ClickException as error:
         error.show()
         return error.exit_code
