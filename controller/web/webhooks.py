@@ -56,10 +56,14 @@ class Webhooks:
     _under_way: int = field(default=0, init=False)
 
     def routes(self) -> list[web.RouteDef]:
-        """Return the paths that are served."""
+        """Return the paths that are served, and a plain refusal of all others."""
+        named, short = "/api/webhooks/clerk/{namespace}/{name}", "/api/webhooks/clerk"
         return [
-            web.post("/api/webhooks/clerk/{namespace}/{name}", self._by_name),
-            web.post("/api/webhooks/clerk", self._by_short_path),
+            web.post(named, self._by_name, expect_handler=_expect),
+            web.post(short, self._by_short_path, expect_handler=_expect),
+            web.route("*", named, _refuse_method, expect_handler=_expect),
+            web.route("*", short, _refuse_method, expect_handler=_expect),
+            web.route("*", "/{rest:.*}", _refuse_path, expect_handler=_expect),
         ]
 
     async def _by_name(self, request: web.Request) -> web.Response:
@@ -142,6 +146,26 @@ class Webhooks:
             seconds = max(seconds, error.retry_after.total_seconds())
         # the reason's word alone: the message may name hosts, which is for the log and not for strangers
         return _respond(HTTPStatus.SERVICE_UNAVAILABLE, retry_after=math.ceil(seconds), error=error.reason)
+
+
+async def _expect(request: web.Request) -> None:
+    """Ask for the body where the client waits for that.
+
+    aiohttp's own handler quotes the header in its refusal, and ends in a 500 where the header is not text.
+    """
+    if request.headers["Expect"].lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text="Only 100-continue can be expected.")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    # the answer itself has not begun
+    request.writer.output_size = 0
+
+
+async def _refuse_method(request: web.Request) -> web.Response:
+    raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+
+
+async def _refuse_path(_: web.Request) -> web.Response:
+    raise web.HTTPNotFound
 
 
 async def _read_body(request: web.Request, seconds: float) -> bytes:
