@@ -31,6 +31,7 @@ def operate(  # noqa: PLR0913 - one parameter for each option
     all_namespaces: bool,
     kubeconfig: str | None,
     context: str | None,
+    ops_host: str,
     ops_port: int,
     log_format: str,
     log_level: str,
@@ -47,7 +48,7 @@ def operate(  # noqa: PLR0913 - one parameter for each option
     debug = click.get_current_context().ensure_object(Session).debug
     configure(LogFormat(log_format), "debug" if debug else log_level)
     settings = OperateSettings(
-        namespace=namespace, ops_port=ops_port, urls=urls, kubeconfig=kubeconfig, context=context
+        namespace=namespace, ops_host=ops_host, ops_port=ops_port, urls=urls, kubeconfig=kubeconfig, context=context
     )
     try:
         asyncio.run(run_operator(settings))

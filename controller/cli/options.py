@@ -69,7 +69,7 @@ def cluster_options(command: F) -> F:
 
 
 def process_options(command: F) -> F:
-    """Add what every long-running program has: `ops_port`, `log_format`, `log_level`."""
+    """Add what every long-running program has: `ops_host`, `ops_port`, `log_format`, `log_level`."""
     for option in (
         click.option(
             "--log-level",
@@ -83,6 +83,12 @@ def process_options(command: F) -> F:
             default=LogFormat.AUTO.value,
             show_default=True,
             help="auto is console on a terminal, else json.",
+        ),
+        click.option(
+            "--ops-host",
+            default="0.0.0.0",  # noqa: S104 - the kubelet asks from outside the pod
+            show_default=True,
+            help="Address of /livez, /readyz and /metrics.",
         ),
         click.option(
             "--ops-port",

@@ -39,6 +39,7 @@ class Asked:
     urls: ClerkURLs
     host: str
     port: int
+    ops_host: str
     ops_port: int
     log_format: str
     log_level: str
@@ -86,7 +87,7 @@ def serve(**options: Any) -> None:
     # what is no HTTP is answered 400; a traceback for each would let strangers fill the log
     drop_messages("aiohttp.server", lambda message: message.startswith("Error handling request"))
     workshop = Workshop(partial(open_inbox, urls=asked.urls), Metrics())
-    service = Service(source, workshop, Listening(asked.host, asked.port, asked.ops_port))
+    service = Service(source, workshop, Listening(asked.host, asked.port, asked.ops_port, asked.ops_host))
     try:
         asyncio.run(_run(service))
     except OSError as error:

@@ -42,6 +42,7 @@ class Listening:
     host: str = "0.0.0.0"  # noqa: S104 - the ingress asks from outside the pod
     port: int = 8080
     ops_port: int = 9090
+    ops_host: str = "0.0.0.0"  # noqa: S104 - the kubelet asks from outside the pod
 
 
 @dataclass(slots=True)
@@ -63,7 +64,7 @@ class Service:
         """
         resources = Resources(self.workshop)
         probes = Probes(lambda: Health(ok=True), lambda: self._readiness(resources), self.workshop.metrics.registry)
-        async with serve_ops(probes, port=self.listening.ops_port):
+        async with serve_ops(probes, port=self.listening.ops_port, host=self.listening.ops_host):
             following = asyncio.create_task(self.source.follow(resources))
             stopping = asyncio.create_task(stop.wait())
             try:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from controller.cli.demo.application import Application
-from controller.cli.demo.children import LISTENING, running, usersync, webhook_service
+from controller.cli.demo.children import LISTENING, QUIET_PORTS, call, running, usersync, webhook_service
 from controller.cli.demo.local_postgres import LocalPostgres
 from controller.cli.demo.stage import PromiseBroken
 from controller.cli.demo.stage_local import COMPRESSION, EMULATOR, analyze, environment
@@ -127,6 +127,9 @@ async def open_cluster_stage(programs: Programs, say: Say) -> AsyncIterator[Clus
         folder = Path(temporary)
         application = Application(server)
         _install(plane, say)
+        # the controller does it too, but the webhook service would find the schema missing until then
+        say("$ usersync migrate")
+        await call("migrate", environ=environment() | {"DATABASE_URL": application.url})
         async with ClerkEmulator(EMULATOR, users=FIRST_USERS) as clerk:
             with _programs(plane, folder) as (controller, webhook):
                 await controller.logged("operator_started")
@@ -159,7 +162,7 @@ def _install(plane: ControlPlane, say: Say) -> None:
 @contextmanager
 def _programs(plane: ControlPlane, folder: Path) -> Iterator[tuple[Child, Child]]:
     """Run controller and webhook service, each with the rights of its own ServiceAccount and no more."""
-    operate = usersync("operate", "--namespace", NAMESPACE, "--ops-port", "0", "--log-format", "json")
+    operate = usersync("operate", "--namespace", NAMESPACE, *QUIET_PORTS)
     serve = webhook_service("--namespace", NAMESPACE)
     with (
         running(operate, folder / "controller.log", _as(plane, CONTROLLER)) as controller,

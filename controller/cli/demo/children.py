@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from controller.cli.demo.stage import PromiseBroken
+from controller.cli.exits import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 LISTENING = "webhooks_listening"
 """The line with which the webhook service says its port."""
+QUIET_PORTS = ("--ops-host", "127.0.0.1", "--ops-port", "0", "--log-format", "json")
+"""For both long-running programs: probes on a free port of the loopback address, and a log that can be read."""
 _POLL_SECONDS = 0.05
 _LAST_LINES = 5
 
@@ -51,6 +54,22 @@ def webhook_service(*arguments: str) -> list[str]:
     return usersync(
         "serve", "--host", "127.0.0.1", "--port", "0", "--ops-port", "0", "--log-format", "json", *arguments
     )
+
+
+async def call(*arguments: str, environ: Mapping[str, str]) -> str:
+    """Run a command of `usersync` to its end; return what it printed.
+
+    Raises:
+        PromiseBroken: it ended with another code than 0 and 3, which is drift found.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *usersync(*arguments), env=dict(environ), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    if process.returncode not in {Exit.DONE, Exit.DRIFT}:
+        message = f"usersync {arguments[0]} ended with {process.returncode}: {errors.decode().strip()}"
+        raise PromiseBroken(message)
+    return output.decode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from controller.cli.demo.application import Application
-from controller.cli.demo.children import LISTENING, running, usersync, webhook_service
+from controller.cli.demo.children import LISTENING, call, running, webhook_service
 from controller.cli.demo.local_postgres import LocalPostgres
-from controller.cli.demo.stage import PromiseBroken
 from controller.cli.demo.story import FIRST_USERS
-from controller.cli.exits import Exit
 from controller.cli.inputs import read_resources
 from controller.cli.reports import Document, Finished, failure_report, report
 from controller.core.ports import Unwatched
@@ -118,58 +116,9 @@ class LocalStage:
         """Let the loop do a run now."""
         return await self.loop.run_now()
 
-    async def analyze(self) -> Document:
-        """Run the command itself."""
-        return await analyze(self.manifest)
-
-    async def close(self) -> None:
-        """End the loop, and the run under way."""
-        if self._runs is not None:
-            self._runs.cancel()
-            await asyncio.gather(self._runs, return_exceptions=True)
-
-
-@asynccontextmanager
-async def open_local_stage() -> AsyncIterator[LocalStage]:
-    """Start everything; end everything afterwards, and remove its files.
-
-    Raises:
-        DatabaseUnavailable: there are no PostgreSQL programs, or the server does not start.
-        PromiseBroken: the webhook service does not start.
-    """
-    with tempfile.TemporaryDirectory(prefix="usersync-demo-") as folder, LocalPostgres() as server:
-        application = Application(server)
-        async with ClerkEmulator(EMULATOR, users=FIRST_USERS) as clerk:
-            manifest = _write_manifest(Path(folder, "usersync.yaml"), documents(clerk, application.url))
-            await migrate(application.url)
-            with running(webhook_service("-f", str(manifest)), Path(folder, "webhook.log"), environment()) as service:
-                port = (await service.logged(LISTENING))["port"]
-                url = f"http://127.0.0.1:{port}/api/webhooks/clerk/{NAMESPACE}/{NAME}"
-                clerk.webhooks.settings = replace(clerk.webhooks.settings, url=url, compression=COMPRESSION)
-                stage = LocalStage(clerk, application, manifest)
-                try:
-                    yield stage
-                finally:
-                    await stage.close()
-
-
-async def analyze(manifest: Path) -> Document:
-    """Run `usersync analyze` as a person would; return what it prints.
-
-    Raises:
-        PromiseBroken: it ended with another code than 0 and 3.
-    """
-    process = await asyncio.create_subprocess_exec(
-        *usersync("analyze", "-f", str(manifest), "-o", "json"),
-        env=environment(),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate()
-    if process.returncode not in {Exit.DONE, Exit.DRIFT}:
-        message = f"usersync analyze ended with {process.returncode}: {errors.decode().strip()}"
-        raise PromiseBroken(message)
-    document: Document = json.loads(output)
+    async def analyze(manifest: Path) -> Document:
+    """Run `usersync analyze` as a person would; return what it prints."""
+    document: Document = json.loads(await call("analyze", "-f", str(manifest), "-o", "json", environ=environment()))
     return document
 
 
