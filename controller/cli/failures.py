@@ -33,22 +33,22 @@ def guard(command: Callable[[], object], session: Session) -> Exit | int:
         sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted.", err=True)
-        return Exit.INTERRUPTED
+        code = Exit.INTERRUPTED
     except Terminated:
         click.echo("Terminated.", err=True)
-        return Exit.TERMINATED
+        code = Exit.TERMINATED
     except BrokenPipeError:
-        return _leave_pipe()
+        code = _leave_pipe()
     except SystemExit as left:
         # click ends with 1 when the reader of stdout has gone, which would tell scripts of an error
-        if isinstance(left.__context__, BrokenPipeError):
-            return _leave_pipe()
-        raise
+        if not isinstance(left.__context__, BrokenPipeError):
+            raise
+        code = _leave_pipe()
     except click.ClickException as error:
         error.show()
-        return error.exit_code
+        code = error.exit_code
     except Exception as error:  # noqa: BLE001 - the entry point: whatever is wrong, a person reads a line, not a trace
-        return explain(error, debug=session.debug)
+        code = explain(error, debug=session.debug)
     return code if isinstance(code, int) else Exit.DONE
 
 

@@ -116,7 +116,42 @@ class LocalStage:
         """Let the loop do a run now."""
         return await self.loop.run_now()
 
-    async def analyze(manifest: Path) -> Document:
+    async def analyze(self) -> Document:
+        """Run the command itself."""
+        return await analyze(self.manifest)
+
+    async def close(self) -> None:
+        """End the loop, and the run under way."""
+        if self._runs is not None:
+            self._runs.cancel()
+            await asyncio.gather(self._runs, return_exceptions=True)
+
+
+@asynccontextmanager
+async def open_local_stage() -> AsyncIterator[LocalStage]:
+    """Start everything; end everything afterwards, and remove its files.
+
+    Raises:
+        DatabaseUnavailable: there are no PostgreSQL programs, or the server does not start.
+        PromiseBroken: the webhook service does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="usersync-demo-") as folder, LocalPostgres() as server:
+        application = Application(server)
+        async with ClerkEmulator(EMULATOR, users=FIRST_USERS) as clerk:
+            manifest = _write_manifest(Path(folder, "usersync.yaml"), documents(clerk, application.url))
+            await migrate(application.url)
+            with running(webhook_service("-f", str(manifest)), Path(folder, "webhook.log"), environment()) as service:
+                port = (await service.logged(LISTENING))["port"]
+                url = f"http://127.0.0.1:{port}/api/webhooks/clerk/{NAMESPACE}/{NAME}"
+                clerk.webhooks.settings = replace(clerk.webhooks.settings, url=url, compression=COMPRESSION)
+                stage = LocalStage(clerk, application, manifest)
+                try:
+                    yield stage
+                finally:
+                    await stage.close()
+
+
+async def analyze(manifest: Path) -> Document:
     """Run `usersync analyze` as a person would; return what it prints."""
     document: Document = json.loads(await call("analyze", "-f", str(manifest), "-o", "json", environ=environment()))
     return document
