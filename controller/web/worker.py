@@ -37,8 +37,8 @@ FAILURE_PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 class Pace:
     """How often the worker looks. Claims of other replicas come without a wake-up, so it must look at times.
 
-    A claim whose lease ended while it was still under way is settled twice, which has one effect; one whose
-    worker was killed waits for the lease.
+    A claim whose lease ended while it was still under way may be settled by two replicas, which has one effect; one
+    whose worker was killed waits for the lease.
     """
 
     poll: timedelta = timedelta(seconds=5)
@@ -55,7 +55,7 @@ class Worker:
         self._pace = pace
         self._wake = asyncio.Event()
         self._stopping = False
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: set[int] = set()
         self._failures = 0
 
     def wake(self) -> None:
@@ -85,9 +85,10 @@ class Worker:
             return poll
         try:
             for claim in await self._served.inbox.take_claims(free, self._pace.lease):
-                task = group.create_task(self._settle(claim))
-                self._under_way.add(task)
-                task.add_done_callback(self._end)
+                # one that outlasts its lease comes again, and is only lent anew: it must not take every place
+                if claim.id not in self._under_way:
+                    self._under_way.add(claim.id)
+                    group.create_task(self._settle(claim))
             due = await self._served.inbox.next_claim_due()
         except UserSyncError as error:
             self._log.warning("claims_not_read", reason=error.reason, error=str(error))
@@ -96,10 +97,6 @@ class Worker:
             return pause
         self._failures = 0
         return poll if due is None else min(max(due.total_seconds(), PAUSE_MIN_SECONDS), poll)
-
-    def _end(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        self._wake.set()
 
     async def _settle(self, claim: Claim) -> None:
         settled: Settled | None = None
@@ -111,6 +108,9 @@ class Worker:
         except Exception:  # noqa: BLE001 - the entry point of a claim
             # a fault of ours must not take the other claims with it; this one comes again after its lease
             self._log.exception("claim_failed", claim=claim.id)
+        finally:
+            self._under_way.discard(claim.id)
+            self._wake.set()
         self._report(claim, settled)
 
     async def _postpone(self, claim: Claim, error: UserSyncError) -> Settled | None:

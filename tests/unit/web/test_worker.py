@@ -206,6 +206,18 @@ def test_no_more_than_a_few_claims_are_settled_at_once() -> None:
     tell(story)
 
 
+def test_a_claim_that_outlasts_its_lease_is_not_begun_a_second_time() -> None:
+    async def story(bench: Bench) -> None:
+        bench.directory.seconds = 200
+        await bench.claim(1)
+        async with bench.working():
+            await bench.until(lambda: bench.counted("removed"), seconds=300)
+        assert bench.directory.most_asking == 1
+        assert bench.store.tombstones == {user(1)}
+
+    tell(story)
+
+
 def test_an_outage_of_the_database_is_survived_without_asking_all_the_time() -> None:
     async def story(bench: Bench) -> None:
         bench.store.failing = 4
