@@ -53,7 +53,7 @@ async def observe(transaction: Transaction, run_id: UUID, recorded: int, target:
         )
         raise ListingIncomplete(message)
     await transaction.execute(PLANNER_SETTINGS)
-    await transaction.change(_RUNS["forget_drifted"], [run_id])
+    await transaction.change(_RUNS["forget_drifted"], [str(run_id)])
     places = {shape.name: place for place, shape in enumerate(shapes.tables)}
     parts = [shape.sql(_SQL["rows_per_user"], place=str(places[shape.name])) for shape in shapes.tables]
     query = _SQL["observe"].sql(fragments={"parts": "\nUNION ALL\n".join(parts or [_SQL["no_rows"].sql()])})

@@ -194,7 +194,7 @@ class PostgresRun:
         async def note(transaction: Transaction) -> bool:
             if not await all_orphaned(transaction, self.lock.run_id, user_ids):
                 return False
-            await transaction.change(_SQL["forget_places"], [self.lock.run_id])
+            await transaction.change(_SQL["forget_places"], [self.id])
             for shape in shapes:
                 await collect_places(transaction, self.lock.run_id, shape)
             return True
@@ -277,7 +277,8 @@ async def _open(transaction: Transaction, lock: RunLock, label: RunLabel) -> Non
 
 async def _forget(transaction: Transaction, run_ids: Sequence[UUID]) -> None:
     for query in ("forget_listed", "forget_drifted", "forget_places"):
-        await transaction.change(_SQL[query], list(run_ids))
+        # As texts: for an array of uuid asyncpg would ask for the type, and set `jit` for the session.
+        await transaction.change(_SQL[query], [str(run_id) for run_id in run_ids])
 
 
 async def _close(lock: RunLock, failure: tuple[str, str] | None) -> None:

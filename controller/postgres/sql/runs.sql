@@ -49,13 +49,13 @@ WHERE schema_name = $1 AND state = 'running' AND id <> $2
 RETURNING id;
 
 -- forget_listed(run_ids)
-DELETE FROM usersync.listed WHERE run_id = ANY($1::uuid[]);
+DELETE FROM usersync.listed WHERE run_id = ANY($1::text[]::uuid[]);
 
 -- forget_drifted(run_ids)
-DELETE FROM usersync.drifted WHERE run_id = ANY($1::uuid[]);
+DELETE FROM usersync.drifted WHERE run_id = ANY($1::text[]::uuid[]);
 
 -- forget_places(run_ids)
-DELETE FROM usersync.places WHERE run_id = ANY($1::uuid[]);
+DELETE FROM usersync.places WHERE run_id = ANY($1::text[]::uuid[]);
 
 -- expire_archive(schema_name)
 DELETE FROM usersync.archive WHERE schema_name = $1 AND expires_at < clock_timestamp();
