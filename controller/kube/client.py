@@ -110,14 +110,24 @@ class ApiServer:
         )
 
     async def get_user_sync(self, namespace: str, name: str) -> Resource | None:
-        """Return the resource as it stands now, or None if there is none."""
+        """Return the resource as it stands now, or None if there is none.
+
+        Raises:
+            KubernetesUnavailable: also while the kind is not served; a starting API server knows no CRD for a moment,
+                and that must not look as if every resource was gone.
+        """
         try:
             with translated(f"read {KIND} {namespace}/{name}"):
                 resource = await self._custom.get_namespaced_custom_object(
                     GROUP, VERSION, namespace, PLURAL, name, _request_timeout=self.calls.timeout
                 )
-        except NotFound:
-            return None
+        except NotFound as error:
+            if error.kind_served:
+                return None
+            message = (
+                f"The Kubernetes API server does not serve {PLURAL} at the moment: its CRD is missing, or it starts."
+            )
+            raise KubernetesUnavailable(message) from error
         return cast("Resource", resource)
 
     async def list_user_syncs(self, namespace: str | None) -> tuple[list[Resource], str]:

@@ -26,7 +26,14 @@ PERMANENT_500 = ("field not declared in schema", "duplicate entries for key")
 
 
 class NotFound(Exception):
-    """404; whether that is news or an error only the caller knows. Never leaves `kube`."""
+    """404; whether that is news or an error only the caller knows. Never leaves `kube`.
+
+    `kind_served` is False where the path as such is unknown: no CRD, or an API server that is still starting.
+    """
+
+    def __init__(self, message: str, *, kind_served: bool) -> None:
+        super().__init__(message)
+        self.kind_served = kind_served
 
 
 class Conflict(Exception):
@@ -63,7 +70,7 @@ def from_status(
     said = _message(body)
     match status:
         case HTTPStatus.NOT_FOUND:
-            return NotFound(said)
+            return NotFound(said, kind_served=_is_about_an_object(body))
         case HTTPStatus.CONFLICT:
             return Conflict(said)
         case HTTPStatus.GONE:
@@ -83,6 +90,14 @@ def _is_transient(status: int, said: str) -> bool:
 def _retry_after(headers: Mapping[str, str]) -> timedelta | None:
     value = headers.get("Retry-After", "")
     return timedelta(seconds=int(value)) if value.isascii() and value.isdigit() else None
+
+
+def _is_about_an_object(body: str) -> bool:
+    """Whether a 404 names the object that is not there; that of an unknown path is plain text."""
+    try:
+        return bool(json.loads(body)["details"]["name"])
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _message(body: str) -> str:

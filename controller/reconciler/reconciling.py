@@ -6,7 +6,7 @@ acted upon. Every error ends here, as conditions. Used by `dispatching`.
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +21,6 @@ from controller.reconciler.deciding import Run, Standing, Suspend, Trigger, Wait
 from controller.reconciler.statuses import Failure, Look, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from controller.core.outcomes import Outcome
@@ -38,8 +37,12 @@ log = structlog.get_logger(__name__)
 BUSY_RETRY = timedelta(seconds=10)
 BUSY_REPORTED_AFTER = timedelta(minutes=2)
 """A run of another process is no failure; one whose process died holds the lock until its heart is missed."""
-API_RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+API_RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 ONCE_MORE = 1.0
+
+
+Build = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""Makes a whole status of the present one."""
 
 
 class Api(Protocol):
@@ -51,9 +54,7 @@ class Api(Protocol):
     async def credentials(self, user_sync: UserSync) -> Credentials:
         """Read the Secrets that it names."""
 
-    async def write_status(
-        self, observed: Resource, build: Callable[[Mapping[str, Any]], dict[str, Any]]
-    ) -> Written | None:
+    async def write_status(self, observed: Resource, build: Build) -> Written | None:
         """Replace its status."""
 
 
@@ -84,6 +85,9 @@ class _Memory:
     first_seen: datetime
     busy_since: datetime | None = None
     busy_until: datetime | None = None
+    unreported: Build | None = None
+    """What a run came to that could not be written yet."""
+    refusals: int = 0
 
 
 @dataclass(slots=True)
@@ -101,17 +105,18 @@ class Reconciler:
                 self._forget(key)
                 return None
             return await self._look_at(key, resource)
-        except KubernetesUnavailable as error:
-            log.warning("api_server_unavailable", resource=str(key), error=str(error))
-            return API_RETRY_SECONDS[-1]
         except UserSyncError as error:
-            # of Kubernetes, for all others have become a status by now: a missing right, a status it does not take
-            log.error("status_not_written", resource=str(key), reason=error.reason, error=str(error))  # noqa: TRY400 - the message says all
-            return BUSY_REPORTED_AFTER.total_seconds()
+            # of Kubernetes, for all others have become a status by now. A refusal too is tried again: an API server
+            # that starts refuses everybody for a moment, and a missing right may be given.
+            log.warning("api_server_failed", resource=str(key), reason=error.reason, error=str(error))
+            return self._wait_for_api(key)
 
     async def _look_at(self, key: Key, resource: Resource) -> float | None:
         now = self.tools.clock.now()
         memory = self._memory(key, resource, now)
+        if memory.unreported is not None:
+            await self._report(key, resource, memory.unreported)
+            return ONCE_MORE
         user_sync, invalid = _read(resource)
         interval = user_sync.spec.interval if user_sync else Spec("").interval
         look = _look(resource, user_sync, interval)
@@ -137,6 +142,7 @@ class Reconciler:
         try:
             outcome = await self._sweep(user_sync)
         except KubernetesUnavailable:
+            # while the Secrets were read: no failure of the run, and nothing that could be reported now
             raise
         except TargetBusy as error:
             return await self._report_busy(key, resource, look, error, start)
@@ -178,7 +184,7 @@ class Reconciler:
         )
         self.tools.metrics.run_ended(key, "Succeeded", "Succeeded", span.finish - span.start)
         self.tools.metrics.run_succeeded(key, left, changes, span.finish, blocked=outcome.held_back is not None)
-        return await self._report(resource, lambda before: statuses.succeeded(before, look, outcome, span))
+        return await self._report(key, resource, lambda before: statuses.succeeded(before, look, outcome, span))
 
     async def _report_failure(
         self, key: Key, resource: Resource, look: Look, failure: Failure, start: datetime
@@ -190,7 +196,7 @@ class Reconciler:
         self.tools.metrics.run_ended(key, "Failed", failure.reason, span.finish - span.start)
         failures = int((resource.get("status") or {}).get("consecutiveFailures", 0)) + 1
         self.tools.metrics.run_failed(key, failures)
-        return await self._report(resource, lambda before: statuses.failed(before, look, failure, span))
+        return await self._report(key, resource, lambda before: statuses.failed(before, look, failure, span))
 
     async def _report_busy(
         self, key: Key, resource: Resource, look: Look, error: TargetBusy, start: datetime
@@ -204,26 +210,18 @@ class Reconciler:
         log.info("target_busy", resource=str(key), error=str(error))
         return BUSY_RETRY.total_seconds()
 
-    async def _report(self, resource: Resource, build: Callable[[Mapping[str, Any]], dict[str, Any]]) -> float | None:
-        """Write the status, insisting: a run whose report is lost is run again."""
-        for wait in API_RETRY_SECONDS:
-            try:
-                after = await self._write(resource, build)
-            except KubernetesUnavailable as error:
-                log.warning("status_delayed", error=str(error))
-                await asyncio.sleep(wait)
-            else:
-                break
-        else:
-            after = await self._write(resource, build)
+    async def _report(self, key: Key, resource: Resource, build: Build) -> float:
+        """Write the status, or keep it for the next look: a run whose report is lost would be run again."""
+        memory = self._memories[key]
+        memory.unreported = build
+        after = await self._write(resource, build)
+        memory.unreported, memory.refusals = None, 0
         if after is None:
             # gone, or replaced by another of its name, which wants a look of its own
             return ONCE_MORE
         return _seconds(read_time(after.get("nextRunTime")), self.tools.clock.now())
 
-    async def _write(
-        self, resource: Resource, build: Callable[[Mapping[str, Any]], dict[str, Any]]
-    ) -> Mapping[str, Any] | None:
+    async def _write(self, resource: Resource, build: Build) -> Mapping[str, Any] | None:
         written = await self.tools.api.write_status(resource, build)
         if written is None:
             return None
@@ -231,6 +229,13 @@ class Reconciler:
         if notice is not None:
             await self.tools.events.post(resource, notice)
         return written.after
+
+    def _wait_for_api(self, key: Key) -> float:
+        memory = self._memories.get(key)
+        refusals = memory.refusals if memory else len(API_RETRY_SECONDS)
+        if memory:
+            memory.refusals += 1
+        return API_RETRY_SECONDS[min(refusals, len(API_RETRY_SECONDS) - 1)]
 
     def _memory(self, key: Key, resource: Resource, now: datetime) -> _Memory:
         uid = resource["metadata"]["uid"]

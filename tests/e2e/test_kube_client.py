@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from controller.errors import KubernetesRefused, KubernetesUnavailable, SecretNotFound
+from controller.errors import CRDMissing, KubernetesRefused, KubernetesUnavailable, SecretNotFound
 from controller.kube.client import ApiServer, Calls
 from controller.kube.events import Events, Notice, Severity
 from controller.kube.specs import read_user_sync
 from controller.kube.watching import Change, ChangeKind, watch_user_syncs
+from tests.support.controlplane import ControlPlane
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
     from pathlib import Path
 
-    from tests.support.controlplane import ControlPlane, Kubectl
+    from tests.support.controlplane import Kubectl, Programs
 
 MANIFEST = """
 apiVersion: usersync.dev/v1alpha1
@@ -55,6 +56,17 @@ def always(status: dict[str, Any]) -> Callable[[Mapping[str, Any]], dict[str, An
 
 async def test_a_resource_that_is_not_there_is_none(api: ApiServer, namespace: str) -> None:
     assert await api.get_user_sync(namespace, "nobody") is None
+
+
+async def test_a_kind_that_is_not_served_does_not_look_as_if_the_resource_were_gone(
+    programs: Programs, tmp_path: Path
+) -> None:
+    with ControlPlane(programs, tmp_path) as plane:
+        async with ApiServer.open(kubeconfig=str(plane.kubeconfig)) as api:
+            with pytest.raises(KubernetesUnavailable, match="does not serve usersyncs"):
+                await api.get_user_sync("default", "production")
+            with pytest.raises(CRDMissing, match=r"apply crds/usersync\.yaml"):
+                await api.list_user_syncs("default")
 
 
 async def test_a_status_is_written_whole(api: ApiServer, namespace: str, kubectl: Kubectl) -> None:

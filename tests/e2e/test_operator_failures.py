@@ -53,7 +53,7 @@ def one(name: FaultName, endpoint: Endpoint = Endpoint.LIST, page: int = 1) -> l
     ("faults", "reasons"),
     [
         (one(FaultName.SERVER_ERROR, page=3), {"ClerkUnavailable"}),
-        (one(FaultName.HTML_PAGE), {"ClerkAnswerOdd", "ClerkUnavailable"}),
+        (one(FaultName.HTML_PAGE), {"ListingIncomplete"}),
         (one(FaultName.DUPLICATE_ID, page=2), {"ListingIncomplete"}),
         (one(FaultName.EMPTY_LIST), {"ListingIncomplete", "EmptySource"}),
         (one(FaultName.OTHER_INSTANCE, Endpoint.INSTANCE), {"WrongInstance"}),
@@ -136,7 +136,7 @@ async def test_a_database_that_is_down_is_reported_and_once_it_is_up_the_run_goe
     await create_tables(stage.database_url)
     await seed_users(stage.database_url, [*stage.clerk.users, *GONE], rows=1)
     stage.prepare()
-    own_server.stop()
+    own_server.kill()
     stage.start()
     stage.apply()
     await stage.until_condition("Ready", "False", "DatabaseUnavailable")

@@ -129,7 +129,7 @@ class World:
 
 
 def world(**spec: Any) -> World:
-    resource = usersync(actions=["FullSync"], **spec)
+    resource = usersync(**{"actions": ["FullSync"], **spec})
     resource["metadata"] |= {"namespace": "app", "uid": "1", "generation": 1, "resourceVersion": "1"}
     resource["status"] = {"observedGeneration": -1}
     directory = FakeDirectory()
@@ -332,22 +332,36 @@ async def test_one_that_was_replaced_during_the_run_is_looked_at_again() -> None
 async def test_an_api_server_that_is_away_is_asked_again_soon() -> None:
     w = world()
     w.api.errors["get"] = KubernetesUnavailable("away")
-    assert await w.look() == 30
+    assert await w.look() == 60
 
 
 async def test_an_api_server_that_goes_away_before_the_secrets_are_read_is_no_failure_of_the_run() -> None:
     w = world()
     w.api.errors["credentials"] = KubernetesUnavailable("away")
-    assert await w.look() == 30
+    assert await w.look() == 1
     assert w.condition("Ready") == "Unknown"
 
 
-async def test_a_status_that_is_refused_does_not_loop() -> None:
+async def test_a_report_that_cannot_be_written_is_kept_and_the_run_is_not_repeated() -> None:
+    w = world(actions=["Analyze"])
+    w.directory.before = lambda method: w.api.errors.update(write=KubernetesRefused(method))
+    for _ in range(8):
+        await w.look()
+    assert w.runs.total() == 1
+    w.api.errors.clear()
+    w.directory.before = lambda _: None
+    assert await w.look() == 1
+    assert w.status["lastRun"]["result"] == "Succeeded"
+    await w.look()
+    assert w.runs.total() == 1
+    assert w.events.told == ["Succeeded"]
+
+
+async def test_an_api_server_that_stays_away_is_asked_less_and_less() -> None:
     w = world()
-    w.api.errors["write"] = KubernetesRefused("field not declared in schema")
-    wait = await w.look()
-    assert wait is not None
-    assert wait >= 60
+    await w.look()
+    w.api.errors["get"] = KubernetesUnavailable("away")
+    assert [await w.look() for _ in range(7)] == [1, 2, 5, 10, 30, 60, 60]
 
 
 async def test_a_request_during_a_run_is_handled_by_the_next_one() -> None:
