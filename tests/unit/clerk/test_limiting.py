@@ -163,6 +163,26 @@ def test_a_block_longer_than_our_patience_is_not_waited_for() -> None:
     assert caught.value.retry_after == timedelta(seconds=61)
 
 
+def test_who_waits_already_hears_of_a_block_beyond_our_patience_at_once() -> None:
+    async def story() -> float:
+        clock = LoopClock(asyncio.get_running_loop())
+        limiter = Limiter(1, clock, patience=PATIENCE)
+
+        async def ask() -> None:
+            async with limiter.place():
+                pass
+
+        await ask()
+        waiting = asyncio.create_task(ask())
+        await asyncio.sleep(1)
+        limiter.block(timedelta(hours=1))
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert isinstance(waiting.exception(), ClerkUnavailable)
+        return clock.elapsed()
+
+    assert run_skipping(story()) == 1.0
+
+
 def test_who_is_cancelled_while_waiting_takes_no_place() -> None:
     async def story() -> float:
         clock = LoopClock(asyncio.get_running_loop())

@@ -106,8 +106,10 @@ def test_the_windows_cover_all_time() -> None:
     assert all(earlier.end == later.start for earlier, later in pairwise(windows))
 
 
-def test_a_crowd_within_one_second_ends_the_search_for_bounds() -> None:
-    users = numbered([SINCE + A_DAY + place % 900 for place in range(900)] + [SINCE, SINCE + 900 * A_DAY])
+@pytest.mark.parametrize("crowds", [1, 12])
+def test_the_search_for_bounds_ends_where_users_crowd_within_seconds(crowds: int) -> None:
+    times = [SINCE + 70 * A_DAY * (place % crowds) + place % 900 for place in range(900)]
+    users = numbered([*times, SINCE + 900 * A_DAY])
     source = FakeSource(users)
 
     assert listed(source) == everybody(users)
@@ -146,17 +148,19 @@ def test_windows_run_ahead_of_the_consumer_by_one_page_each() -> None:
 def test_an_abandoned_listing_ends_its_requests() -> None:
     source = FakeSource(evenly(1000))
 
-    async def story() -> tuple[int, int]:
+    async def story() -> None:
         pages = list_users(source, NARROW)
         await anext(pages)
         await asyncio.sleep(0)
-        before = source.under_way
-        await pages.aclose()
-        return before, source.under_way
+        assert source.under_way > 0
+        closed_at = asyncio.get_running_loop().time()
 
-    before, after = run_skipping(story())
-    assert before > 0
-    assert after == 0
+        await pages.aclose()
+
+        assert source.under_way == 0
+        assert asyncio.get_running_loop().time() == closed_at
+
+    run_skipping(story())
 
 
 def test_a_page_that_fails_ends_the_other_windows() -> None:
@@ -218,6 +222,21 @@ def test_a_user_deleted_at_the_cursor_loses_and_doubles_nobody(*, inclusive: boo
     users = numbered([SINCE + place * step for place in range(1400)])
     source = FakeSource(users, inclusive=inclusive)
     deleting_at_cursor(source, 2)
+
+    assert listed(source, Breadth()) == everybody(users)
+
+
+def test_users_deleted_at_several_cursors_lose_and_double_nobody() -> None:
+    users = evenly(2900)
+    source = FakeSource(users)
+
+    def delete(number: int) -> None:
+        cursor = source.pages[number - 1].get("starting_after")
+        if number in {2, 5, 8}:
+            assert cursor is not None
+            source.users = [user for user in source.users if user[1] != cursor]
+
+    source.on_page = delete
 
     assert listed(source, Breadth()) == everybody(users)
 
