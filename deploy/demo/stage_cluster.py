@@ -22,7 +22,7 @@ from controller.cli.demo.application import Application
 from controller.cli.demo.children import LISTENING, QUIET_PORTS, call, running, usersync, webhook_service
 from controller.cli.demo.local_postgres import LocalPostgres
 from controller.cli.demo.stage import PromiseBroken
-from controller.cli.demo.stage_local import COMPRESSION, EMULATOR, analyze, environment
+from controller.cli.demo.stage_local import COMPRESSION, EMULATOR, STORY_INTERVAL, analyze, environment
 from controller.cli.demo.story import FIRST_USERS
 from controller.emulator import ClerkEmulator
 from tests.support.controlplane import ControlPlane
@@ -93,7 +93,7 @@ class ClusterStage:
         raise PromiseBroken(message)
 
     def _documents(self) -> list[dict[str, Any]]:
-        """Read the sample, and put this stage's URL and secrets in, as its reader is told to."""
+        """Read the sample, and put this stage's actions, URL and secrets in, as its reader is told to."""
         documents: list[dict[str, Any]] = list(yaml.safe_load_all(SAMPLE.read_text()))
         values = {
             "CLERK_SECRET_KEY": self.clerk.secret_key,
@@ -105,9 +105,11 @@ class ClusterStage:
             document["metadata"]["namespace"] = NAMESPACE
             if document["kind"] == "UserSync":
                 document["spec"]["clerk"]["apiUrl"] = self.clerk.url
+                document["spec"] |= {"actions": ["FullSync"], "interval": STORY_INTERVAL}
             else:
                 document["stringData"] = {key: values[key] for key in document["stringData"]}
-        return documents
+        # the controller is quick: a UserSync applied before its Secrets fails once, and is tried again much later
+        return sorted(documents, key=lambda document: document["kind"] == "UserSync")
 
 
 @asynccontextmanager
