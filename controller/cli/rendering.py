@@ -21,16 +21,17 @@ if TYPE_CHECKING:
     from controller.cli.reports import Document
 
 _PLAIN_WIDTH = 120
-_KINDS = {"missing": "Without a profile", "orphaned": "Gone from Clerk", "duplicated": "With several profiles"}
+_KINDS = {"missing": "Missing a profile", "orphaned": "Orphaned", "duplicated": "With several profiles"}
 _COUNTS = (
     ("clerkUsers", "Clerk users"),
-    ("synced", "with a profile"),
-    ("missingProgress", "without"),
-    ("clerkOnly", "of them without any row"),
-    ("orphaned", "gone from Clerk"),
-    ("duplicates", "surplus profiles"),
-    ("foreign", "foreign ids"),
+    ("synced", "Synced"),
+    ("missingProgress", "Missing"),
+    ("clerkOnly", "Clerk only"),
+    ("orphaned", "Orphaned"),
+    ("duplicates", "Duplicates"),
+    ("foreign", "Foreign"),
 )
+_DRIFT = {"missingProgress", "orphaned", "duplicates"}
 
 
 class Output(Enum):
@@ -76,22 +77,19 @@ def print_table(report: Document, console: Console) -> None:
     console.print()
 
 
-def _counts(report: Document) -> Text:
-    drift = report["drift"]
-    text = Text("  ")
-    for key, label in _COUNTS:
-        count = drift[key]
-        bad = count and key in {"missingProgress", "orphaned", "duplicates"}
-        if key in {"clerkOnly", "foreign"} and not count:
-            continue
-        text.append(f"{count:,}", "bold yellow" if bad else "bold").append(f" {label}   ", "dim")
-    return text
+def _counts(report: Document) -> Table:
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for _, label in _COUNTS:
+        table.add_column(label, justify="right")
+    counts = [(key, report["drift"][key]) for key, _ in _COUNTS]
+    table.add_row(*(Text(f"{count:,}", "bold yellow" if count and key in _DRIFT else "bold") for key, count in counts))
+    return table
 
 
 def _tables(report: Document) -> Table:
     table = Table(box=None, padding=(0, 2), pad_edge=True, header_style="dim")
     table.add_column("Table")
-    for heading in ("Rows", "Users", "Rows of users gone"):
+    for heading in ("Rows", "Users", "Rows of orphans"):
         table.add_column(heading, justify="right")
     for each in report["drift"]["tables"]:
         gone = each["orphanedRows"]

@@ -96,7 +96,7 @@ def describe_drift(drift: Drift) -> str:
         for count, word in (
             (drift.missing, "without a profile"),
             (drift.orphaned, "orphaned"),
-            (drift.duplicates, "duplicate profiles"),
+            (drift.duplicates, "duplicate profile" if drift.duplicates == 1 else "duplicate profiles"),
         )
         if count
     ]

@@ -40,9 +40,7 @@ def demo(keep: bool) -> Exit:  # noqa: FBT001 - a click parameter
     """
     configure(LogFormat.CONSOLE, "critical")
     console = open_console(sys.stdout)
-    console.print(
-        "usersync demo: a PostgreSQL server, an emulated Clerk, the webhook service and the controller's loop"
-    )
+    console.print("usersync demo: PostgreSQL, an emulated Clerk, the webhook service, the controller's loop")
     try:
         return run_to_end(_play(console, keep=keep))
     except PromiseBroken as broken:
@@ -57,7 +55,7 @@ def fail(broken: PromiseBroken) -> Exit:
 
 async def _play(console: Console, *, keep: bool) -> Exit:
     async with open_local_stage() as stage:
-        console.print(f"Clerk at {stage.clerk.url}, database at {stage.application.url}")
+        console.print(f"Clerk:    {stage.clerk.url}\nDatabase: {stage.application.url}")
         narrator = Narrator(console)
         await Story(stage, narrator).tell()
         console.print(Text(f"\nAll {narrator.seen} promises were kept.", "bold green"))

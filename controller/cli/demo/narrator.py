@@ -10,6 +10,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, TypeVar
 
+from rich.padding import Padding
 from rich.text import Text
 
 from controller.cli.demo.stage import PromiseBroken
@@ -33,8 +34,9 @@ _POLL_SECONDS = 0.02
 class Narrator:
     """Who speaks."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._console = console
+        self._patience_seconds = patience_seconds
         self._chapters = 0
         self.seen = 0
 
@@ -48,11 +50,14 @@ class Narrator:
 
     def say(self, text: str) -> None:
         """Tell what is going on."""
-        self._console.print(Text(f"   {text}"))
+        self._print(Text(text))
 
     def command(self, text: str) -> None:
         """Show what a person would do, `$ ` before what is typed."""
-        self._console.print(Text(f"   {text}", "dim"))
+        self._print(Text(text, "dim"))
+
+    def _print(self, text: Text) -> None:
+        self._console.print(Padding.indent(text, 3))
 
     def show(self, report: Document) -> None:
         """Show a report as `usersync` prints it."""
@@ -61,7 +66,7 @@ class Narrator:
     def saw(self, text: str) -> None:
         """Note a promise that was kept."""
         self.seen += 1
-        self._console.print(Text.assemble(("   ✓ ", "green"), text))
+        self._print(Text.assemble(("✓ ", "green"), text))
 
     def expect(self, what: str, seen: object, wanted: object) -> None:
         """Hold the story to a value.
@@ -82,8 +87,8 @@ class Narrator:
         """
         began = time.monotonic()
         while (seen := await look()) != wanted:
-            if time.monotonic() - began > PATIENCE_SECONDS:
-                message = f"{what}: {wanted!r} was promised within {PATIENCE_SECONDS:.0f} s, {seen!r} was seen"
+            if time.monotonic() - began > self._patience_seconds:
+                message = f"{what}: {wanted!r} was promised within {self._patience_seconds:g} s, {seen!r} was seen"
                 raise PromiseBroken(message)
             await asyncio.sleep(_POLL_SECONDS)
         return time.monotonic() - began

@@ -136,7 +136,7 @@ async def test_without_yes_and_without_a_terminal_nothing_is_done_at_all(
 
 async def test_the_table_is_for_people(usersync: Command, drifted: list[str]) -> None:
     ended = await usersync("analyze")
-    assert "Drift: 1 without a profile, 1 orphaned, 1 duplicate profiles; 10 users in Clerk." in ended.out
+    assert "Drift: 1 without a profile, 1 orphaned, 1 duplicate profile; 10 users in Clerk." in ended.out
     (row,) = (line.split() for line in ended.out.splitlines() if line.strip().startswith("daily_checkins "))
     assert (row[1], row[-1]) == ("22", "2"), "rows, and rows of users gone"
     assert not any(user in ended.out for user in (*drifted, GONE))

@@ -68,7 +68,7 @@ def test_the_document_has_the_shape_of_the_status() -> None:
             "reason": "Succeeded",
             "message": "1 profile created, 2 users removed (9 rows), 3 duplicates removed, "
             "4 users could not be removed. "
-            "Drift: 1 without a profile, 1 orphaned, 1 duplicate profiles; 8 users in Clerk.",
+            "Drift: 1 without a profile, 1 orphaned, 1 duplicate profile; 8 users in Clerk.",
             "actions": ["FullSync"],
             "dryRun": False,
         },
