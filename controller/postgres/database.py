@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from controller.core.ports import Clock, Inspection, Run, RunLabel
+    from controller.core.ports import Clock, Inspection, RunLabel
     from controller.core.targets import Target
     from controller.core.users import Instance
     from controller.postgres.connections import Transaction
+    from controller.postgres.runs import PostgresRun
 
 log = structlog.get_logger(__name__)
 
@@ -147,7 +148,7 @@ class Database(PostgresInbox):
 
         return await self.connections.transact(sample, limits=LONG)
 
-    def begin_run(self, label: RunLabel) -> AbstractAsyncContextManager[Run]:
+    def begin_run(self, label: RunLabel) -> AbstractAsyncContextManager[PostgresRun]:
         """Take the lock, open the audit row, keep the heartbeat; release and close at the end.
 
         Raises:

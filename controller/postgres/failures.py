@@ -64,6 +64,9 @@ def translated(where: str) -> Iterator[None]:
         )
         raise DatabaseRefused(message) from error
     except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        # The end of a transaction on a dead connection hides what the server said last.
+        if isinstance(error.__context__, asyncpg.PostgresError):
+            raise _of_server(error.__context__, where) from error
         raise _of_connection(error, where) from error
 
 

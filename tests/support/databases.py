@@ -5,6 +5,7 @@ Works by asyncpg alone, beside our own code, so that a fault there cannot hide i
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,13 @@ async def fetch_value(url: str, query: str, *arguments: object) -> Any:
     """The first column of the first row."""
     async with connected(url) as connection:
         return await connection.fetchval(query, *arguments)
+
+
+async def until(url: str, condition: str, *, seconds: float = 15) -> None:
+    """Wait until a query answers true."""
+    async with connected(url) as connection, asyncio.timeout(seconds):
+        while not await connection.fetchval(condition):  # noqa: ASYNC110 - the server has no event to wait for
+            await asyncio.sleep(0.005)
 
 
 async def create_tables(

@@ -16,7 +16,8 @@ from tests.support.fakes.clock import FakeClock
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from controller.core.ports import Clock, Run
+    from controller.core.ports import Clock
+    from controller.postgres.runs import PostgresRun
 
 INSTANCE = Instance("ins_test", Environment.DEVELOPMENT)
 OTHER_INSTANCE = Instance("ins_other", Environment.DEVELOPMENT)
@@ -45,7 +46,9 @@ def label(holder: str = "test", resource: str = "app/production") -> RunLabel:
 
 
 @asynccontextmanager
-async def running(database: Database, listed: Iterable[str] = (), *, holder: str = "test") -> AsyncIterator[Run]:
+async def running(
+    database: Database, listed: Iterable[str] = (), *, holder: str = "test"
+) -> AsyncIterator[PostgresRun]:
     """A run that has recorded and observed these users of Clerk."""
     async with database.begin_run(label(holder)) as run:
         await run.record_listed(ids(listed))

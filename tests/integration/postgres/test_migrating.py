@@ -46,7 +46,7 @@ async def structure(url: str) -> list[tuple[object, ...]]:
     rows = await fetch(
         url,
         """
-        SELECT table_name::text AS of, column_name::text AS what, data_type || is_nullable || coalesce(column_default, '')
+        SELECT table_name::text, column_name::text, data_type || is_nullable || coalesce(column_default, '')
         FROM information_schema.columns WHERE table_schema = 'usersync'
         UNION ALL
         SELECT tablename::text, indexname::text, indexdef FROM pg_indexes WHERE schemaname = 'usersync'

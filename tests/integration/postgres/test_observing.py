@@ -150,11 +150,10 @@ async def test_sets_come_in_pages_in_byte_order(empty_database_url: str) -> None
 
 async def test_recorded_ids_that_are_gone_fail_the_observation(database_url: str) -> None:
     await seed_users(database_url, user_ids(3))
-    async with opened(database_url) as database:
+    async with opened(database_url) as database, running(database, user_ids(3)) as run:
+        await execute(database_url, f"DELETE FROM usersync.listed WHERE user_id = '{user_ids(1)[0]}'")
         with pytest.raises(ListingIncomplete, match="Of 3 users listed, 2 are still recorded"):
-            async with running(database, user_ids(3)) as run:
-                await execute(database_url, f"DELETE FROM usersync.listed WHERE user_id = '{user_ids(1)[0]}'")
-                await run.observe()
+            await run.observe()
 
 
 async def test_a_crash_of_the_server_in_the_middle_of_a_run_makes_no_orphans() -> None:
@@ -164,11 +163,11 @@ async def test_a_crash_of_the_server_in_the_middle_of_a_run_makes_no_orphans() -
         await create_tables(url)
         await seed_users(url, users)
         async with opened(url) as database:
-            with pytest.raises(ListingIncomplete):
-                async with running(database, users) as run:
-                    server.kill()
-                    server.start()
-                    await _until_connected(database)
+            async with running(database, users) as run:
+                server.kill()
+                server.start()
+                await _until_connected(database)
+                with pytest.raises(ListingIncomplete):
                     await run.observe()
             async with running(database, users) as run:
                 assert (await run.observe()).total == 0
@@ -185,11 +184,10 @@ async def _until_connected(database: Database) -> None:
 
 
 async def test_a_table_that_disappears_in_the_middle_of_a_run_fails_it(database_url: str) -> None:
-    async with opened(database_url) as database:
+    async with opened(database_url) as database, running(database) as run:
+        await execute(database_url, "DROP TABLE moods")
         with pytest.raises(UserSyncError, match="moods"):
-            async with running(database) as run:
-                await execute(database_url, "DROP TABLE moods")
-                await run.observe()
+            await run.observe()
 
 
 async def test_a_target_without_any_table_is_all_missing(empty_database_url: str) -> None:
