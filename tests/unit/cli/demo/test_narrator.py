@@ -38,7 +38,7 @@ async def test_what_does_not_come_about_in_time_ends_the_story(narrator: Narrato
     async def look() -> int:
         return 0
 
-    with pytest.raises(PromiseBroken, match="her rows: 1 was promised within 0.05 s, 0 was seen"):
+    with pytest.raises(PromiseBroken, match=r"her rows: 1 was promised within 0\.05 s, 0 was seen"):
         await narrator.wait_for("her rows", look, 1)
 
 
