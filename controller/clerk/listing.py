@@ -11,6 +11,8 @@ itself ends it with `ListingIncomplete`. It knows no HTTP: a `Source` answers. U
 - **Duplicates within a chain.** Users come in order of `created_at`, which is checked over all pages; so the
   same user again is of the same millisecond, and only the ids of the latest one are remembered. Who is moved to
   another millisecond meanwhile (Clerk lets an application set `created_at`) may come twice: no harm.
+- **A cursor whose user was deleted meanwhile** may be refused: the chain then goes on from its latest millisecond.
+  Should Clerk answer it with an empty page instead, the counts show that the rest is missing.
 - **Ahead of the consumer** each window runs by one page, and no further.
 """
 
@@ -122,7 +124,7 @@ class Chain:
         self._cursor: UserId | None = None
         self._latest: datetime | None = None
         self._ids_of_latest: set[UserId] = set()
-        self._rewound = False
+        self._rewound_to: datetime | None = None
         self._repeating = False
 
     async def next_page(self) -> list[ListedUser]:
@@ -136,8 +138,6 @@ class Chain:
         if self._cursor is not None and answer.status in _CURSOR_REFUSED:
             self._rewind(answer)
             answer = await self._source.page(self._parameters())
-        elif self._cursor is not None:
-            self._rewound = False
         users = read_users(answer)
         if len(users) > PAGE:
             _reject(f"a page holds {len(users)} users, and {PAGE} were asked for")
@@ -157,11 +157,12 @@ class Chain:
 
         What Clerk does with such a cursor is not written anywhere; a refusal is one of the things it may do.
         """
-        if self._rewound or self._latest is None:
+        if self._latest == self._rewound_to or self._latest is None:
             _reject(f"it cannot be continued ({answer.status}{answer.details()})")
         self._filters = Window(self._latest, self._window.end).parameters()
         self._cursor = None
-        self._rewound = self._repeating = True
+        self._rewound_to = self._latest
+        self._repeating = True
 
     def _is_new(self, user: ListedUser) -> bool:
         """Check a user's place; False for one who is repeated because of a rewind."""

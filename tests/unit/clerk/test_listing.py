@@ -106,7 +106,7 @@ def test_the_windows_cover_all_time() -> None:
     assert all(earlier.end == later.start for earlier, later in pairwise(windows))
 
 
-@pytest.mark.parametrize("crowds", [1, 12])
+@pytest.mark.parametrize("crowds", [1, 6])
 def test_the_search_for_bounds_ends_where_users_crowd_within_seconds(crowds: int) -> None:
     times = [SINCE + 70 * A_DAY * (place % crowds) + place % 900 for place in range(900)]
     users = numbered([*times, SINCE + 900 * A_DAY])
@@ -241,8 +241,8 @@ def test_users_deleted_at_several_cursors_lose_and_double_nobody() -> None:
     assert listed(source, Breadth()) == everybody(users)
 
 
-def test_a_cursor_refused_again_and_again_is_incomplete() -> None:
-    source = FakeSource(evenly(1400))
+def test_a_cursor_refused_again_and_again_within_one_millisecond_is_incomplete() -> None:
+    source = FakeSource(numbered([SINCE] * 1400))
     source.alter = lambda number, answer: (
         Answer("GET /v1/users", 422, b"{}") if "starting_after" in source.pages[number - 1] else answer
     )
