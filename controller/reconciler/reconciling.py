@@ -104,12 +104,14 @@ class Reconciler:
             if resource is None or resource["metadata"].get("deletionTimestamp"):
                 self._forget(key)
                 return None
-            return await self._look_at(key, resource)
+            wait = await self._look_at(key, resource)
+            self._memories[key].refusals = 0
         except UserSyncError as error:
             # of Kubernetes, for all others have become a status by now. A refusal too is tried again: an API server
             # that starts refuses everybody for a moment, and a missing right may be given.
             log.warning("api_server_failed", resource=str(key), reason=error.reason, error=str(error))
             return self._wait_for_api(key)
+        return wait
 
     async def _look_at(self, key: Key, resource: Resource) -> float | None:
         now = self.tools.clock.now()
@@ -215,7 +217,7 @@ class Reconciler:
         memory = self._memories[key]
         memory.unreported = build
         after = await self._write(resource, build)
-        memory.unreported, memory.refusals = None, 0
+        memory.unreported = None
         if after is None:
             # gone, or replaced by another of its name, which wants a look of its own
             return ONCE_MORE

@@ -200,6 +200,26 @@ async def test_no_right_is_used_that_the_role_does_not_give(stage: Stage) -> Non
     assert [right for right in used if not right.allowed] == []
 
 
+async def test_all_namespaces_are_served_with_the_rights_of_the_role_given_for_the_cluster(stage: Stage) -> None:
+    name = f"usersync-{stage.namespace}"
+    role = json.loads(stage.plane.kubectl("get", "role", ACCOUNT, "-n", stage.namespace, "-o", "json"))
+    stage.plane.kubectl("delete", "rolebinding", ACCOUNT, "-n", stage.namespace)
+    cluster_role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": name},
+        "rules": role["rules"],
+    }
+    stage.plane.kubectl("create", "-f", "-", stdin=json.dumps(cluster_role))
+    account = f"--serviceaccount={stage.namespace}:{ACCOUNT}"
+    stage.plane.kubectl("create", "clusterrolebinding", name, f"--clusterrole={name}", account)
+    operator = stage.start(everywhere=True)
+    await operator.until_logged("resources_listed")
+    stage.apply()
+    await stage.until_run()
+    stage.plane.kubectl("delete", "clusterrolebinding", name)
+
+
 async def test_sigterm_lets_the_run_under_way_end(stage: Stage) -> None:
     operator = stage.start()
     stage.clerk.switch_on(Fault(FaultName.SLOW, endpoint=Endpoint.LIST, times=1, seconds=3))

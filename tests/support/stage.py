@@ -132,15 +132,16 @@ class Stage:
             "patch", "usersync", "production", "-n", self.namespace, "--type=merge", "-p", json.dumps(body)
         )
 
-    def start(self, *, plane: ControlPlane | None = None) -> Operator:
+    def start(self, *, everywhere: bool = False) -> Operator:
         """Start an operator under the rights of the controller's ServiceAccount, and no others."""
-        kubeconfig = (plane or self.plane).service_account_kubeconfig(self.namespace, ACCOUNT)
+        kubeconfig = self.plane.service_account_kubeconfig(self.namespace, ACCOUNT)
         log = self.folder / f"operator-{len(self.operators)}.log"
         log.touch()
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("KUBE", "USERSYNC"))}
-        arguments = ["operate", "--namespace", self.namespace, "--ops-port", "0", "--allow-insecure-clerk-url"]
+        served = ["--all-namespaces"] if everywhere else ["--namespace", self.namespace]
+        arguments = ["operate", *served, "--ops-port", "0", "--allow-insecure-clerk-url", "--log-format", "json"]
         process = spawn(
-            [sys.executable, "-m", "controller.cli.main", *arguments, "--log-format", "json"],
+            [sys.executable, "-m", "controller.cli.main", *arguments],
             log=log,
             env=environment | {"KUBECONFIG": str(kubeconfig)},
             cwd=ROOT,

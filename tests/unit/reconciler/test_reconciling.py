@@ -362,6 +362,10 @@ async def test_an_api_server_that_stays_away_is_asked_less_and_less() -> None:
     await w.look()
     w.api.errors["get"] = KubernetesUnavailable("away")
     assert [await w.look() for _ in range(7)] == [1, 2, 5, 10, 30, 60, 60]
+    del w.api.errors["get"]
+    await w.look()
+    w.api.errors["get"] = KubernetesUnavailable("away again")
+    assert await w.look() == 1
 
 
 async def test_a_request_during_a_run_is_handled_by_the_next_one() -> None:
