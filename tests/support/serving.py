@@ -76,9 +76,9 @@ async def real_service(
         yield replica
 
 
-def send_to(clerk: ClerkEmulator, url: str) -> None:
+def send_to(clerk: ClerkEmulator, url: str, path: str = PATH) -> None:
     """Let Clerk's webhooks go to a service, retried a thousand times as fast as Svix does."""
-    clerk.webhooks.settings = replace(clerk.webhooks.settings, url=f"{url}{PATH}", compression=100.0)
+    clerk.webhooks.settings = replace(clerk.webhooks.settings, url=f"{url}{path}", compression=1000.0)
 
 
 async def eventually(condition: Callable[[], Awaitable[object]], *, seconds: float = BOUND_SECONDS) -> None:
