@@ -9,6 +9,7 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 
 from tests.support.descendants import Descendants, files_in
@@ -94,6 +95,17 @@ async def test_a_killed_demo_takes_its_programs_with_it(tmp_path: Path) -> None:
         assert "postgres" in running.descendants.names
         running.process.kill()
         assert await running.descendants.left() == []
+
+
+async def test_kept_it_goes_on_mending_on_its_interval(tmp_path: Path) -> None:
+    async with demo(tmp_path, "--keep") as running:
+        await running.until("/emulator/webhooks/deliveries")
+        url = running.told.partition("export CLERK_API_URL=")[2].split()[0]
+        async with aiohttp.ClientSession() as session:
+            await session.delete(f"{url}/emulator/users", json={"newest": 2, "webhook": False})
+        await running.until("controller: 2 users removed")
+        running.process.send_signal(signal.SIGTERM)
+        await running.end()
 
 
 async def test_kept_it_stays_until_ctrl_c_and_says_what_to_try(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ async def _stay(stage: LocalStage, console: Console) -> None:
     """Leave all of it running until Ctrl-C, which is the good end here."""
     for line in _things_to_try(stage):
         console.print(Text(line))
-    stage.loop.interval = KEPT_INTERVAL
+    stage.loop.set_interval(KEPT_INTERVAL)
     try:
         while True:
             report = await stage.loop.next_run()

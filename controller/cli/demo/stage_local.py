@@ -35,6 +35,7 @@ from controller.settings import ALLOW_INSECURE_VARIABLE, ClerkURLs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import timedelta
 
     from controller.cli.inputs import Resource
 
@@ -54,7 +55,7 @@ class Loop:
 
     def __init__(self, resource: Resource) -> None:
         self._resource = resource
-        self.interval = resource.spec.interval
+        self._interval = resource.spec.interval
         self._asked = asyncio.Event()
         self._waiting: list[asyncio.Future[Document]] = []
 
@@ -68,13 +69,18 @@ class Loop:
                 if not each.done():
                     each.set_result(document)
             with suppress(TimeoutError):
-                async with asyncio.timeout(self.interval.total_seconds()):
+                async with asyncio.timeout(self._interval.total_seconds()):
                     await self._asked.wait()
 
     async def run_now(self) -> Document:
         """Ask for a run that begins after this call; return its report."""
         self._asked.set()
         return await self.next_run()
+
+    def set_interval(self, interval: timedelta) -> None:
+        """Change the interval, beginning with a run now."""
+        self._interval = interval
+        self._asked.set()
 
     async def next_run(self) -> Document:
         """Return the report of the next run to begin."""
