@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from controller.postgres.shapes import Shape
 
 _SQL: Final = load("changing")
+# While we wait for the table, everybody who wants to write to it waits behind us.
+TABLE_LOCK_LIMIT: Final = "SET LOCAL lock_timeout = '500ms'"
 
 
 def byte_order(user_ids: Sequence[UserId]) -> list[UserId]:
@@ -52,7 +54,7 @@ async def insert_profiles(transaction: Transaction, profile: Shape, user_ids: Se
     query = _SQL["insert_profiles_by_index"]
     if not profile.unique_user:
         query = _SQL["insert_profiles_under_lock"]
-        await transaction.execute(profile.sql(_SQL["lock_table"]))
+        await transaction.execute(f"{TABLE_LOCK_LIMIT}; {profile.sql(_SQL['lock_table'])}")
     insert = profile.sql(query, columns=", ".join(map(quoted, columns)), values=", ".join(values))
     return await transaction.change(insert, byte_order(user_ids))
 

@@ -184,11 +184,11 @@ class PostgresRun:
 
     async def _note_places(self, user_ids: Sequence[UserId]) -> None:
         """Scan tables without an index once for the rows of all orphans, instead of once per batch."""
-        noted_at, now = self.places_noted_at, self.clock.elapsed()
-        if noted_at is not None and now - noted_at <= PLACES_AGE.total_seconds():
-            return
         shapes = [shape for shape in self.shapes.tables if goes_by_place(shape)]
         if not shapes:
+            return
+        noted_at, now = self.places_noted_at, self.clock.elapsed()
+        if noted_at is not None and now - noted_at <= PLACES_AGE.total_seconds():
             return
 
         async def note(transaction: Transaction) -> bool:

@@ -106,8 +106,8 @@ CREATE TABLE usersync.archive (
     content jsonb NOT NULL,
     reason text NOT NULL,
     run_id uuid,
-    removed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    expires_at timestamptz NOT NULL DEFAULT clock_timestamp() + interval '30 days'
+    removed_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz NOT NULL DEFAULT now() + interval '30 days'
 );
 CREATE INDEX archive_by_user ON usersync.archive (schema_name, user_id);
 CREATE INDEX archive_by_expiry ON usersync.archive (expires_at);
