@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from controller.cli.reports import Document
 
-_PLAIN_WIDTH = 120
+_WIDTH = 120
 _KINDS = {"missing": "Missing a profile", "orphaned": "Orphaned", "duplicated": "With several profiles"}
 _COUNTS = (
     ("clerkUsers", "Clerk users"),
@@ -44,7 +44,7 @@ class Output(Enum):
 
 def open_console(stream: TextIO) -> Console:
     """Return a console as wide as the terminal, or wide enough where there is none."""
-    return Console(file=stream, width=None if stream.isatty() else _PLAIN_WIDTH, highlight=False)
+    return Console(file=stream, width=None if stream.isatty() else _WIDTH, highlight=False)
 
 
 def print_reports(reports: Sequence[Document], output: Output, stream: TextIO) -> None:
@@ -58,23 +58,28 @@ def print_reports(reports: Sequence[Document], output: Output, stream: TextIO) -
     if output is Output.JSON:
         stream.write(json.dumps(document, indent=2) + "\n")
     else:
-        stream.write(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=_PLAIN_WIDTH))
+        stream.write(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=_WIDTH))
 
 
 def print_table(report: Document, console: Console) -> None:
     """Print one report for people; a failed run has only its name, the error stands on stderr."""
     if "error" in report:
-        console.print(Text.assemble((report["resource"], "bold"), "  failed: ", (report["error"]["reason"], "red")))
+        _print(console, Text.assemble((report["resource"], "bold"), "  failed: ", (report["error"]["reason"], "red")))
         return
     run = report["lastRun"]
     colour = "yellow" if report["drift"]["total"] or "pendingDeletion" in report else "green"
-    console.print(Text.assemble((report["resource"], "bold"), "  ", (run["message"], colour)))
+    _print(console, Text.assemble((report["resource"], "bold"), "  ", (run["message"], colour)))
     console.print(_counts(report))
     console.print(_tables(report))
     for line in _lines(report):
-        console.print(line)
+        _print(console, line)
     _print_users(report, console)
     console.print()
+
+
+def _print(console: Console, line: Text) -> None:
+    """Print a line as it is: the terminal breaks it, and what is copied from it (SQL, a message) stays whole."""
+    console.print(line, soft_wrap=True)
 
 
 def _counts(report: Document) -> Table:

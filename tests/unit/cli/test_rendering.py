@@ -142,6 +142,11 @@ def test_ids_are_named_only_when_they_were_asked_for(output: Output) -> None:
     assert "user_1" in printed(reported(outcome(drift(missing=1)), shown), output=output)
 
 
+def test_a_long_line_stays_whole_for_whoever_copies_or_greps_it() -> None:
+    warning = "CREATE INDEX CONCURRENTLY " + "x" * 200
+    assert f"  Warning: {warning}\n" in printed(reported(outcome(warnings=(warning,))))
+
+
 def test_brackets_in_a_warning_are_no_markup() -> None:
     assert "column [red]x[/red]" in printed(reported(outcome(warnings=("column [red]x[/red]",))))
 
