@@ -1,0 +1,81 @@
+"""PostgreSQL keeps the contract that the fake of the unit tests keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from controller.core.targets import Target
+from controller.postgres import Database
+from tests.support.contracts.store import LABEL, BusyContract, InboxContract, StoreContract
+from tests.support.databases import connected, create_tables, execute, fetch
+from tests.support.fakes.clock import START, FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from datetime import datetime, timedelta
+
+    from controller.core.users import UserId
+
+
+@dataclass
+class PostgresPremises:
+    """A database of the default target."""
+
+    url: str
+    store: Database
+    inbox: Database
+    clock: FakeClock = field(default_factory=FakeClock)
+
+    async def add_row(self, table: str, user_id: str | None, created_at: datetime | None = None) -> None:
+        async with connected(self.url) as connection:
+            await connection.execute(f"INSERT INTO {table} (user_id, created_at) VALUES ($1, $2)", user_id, created_at)
+
+    async def rows(self, table: str) -> list[tuple[Any, Any]]:
+        found = await fetch(self.url, f"SELECT user_id, created_at FROM {table}")
+        return sorted(map(tuple, found), key=lambda row: (row[0] or "", row[1] or START))
+
+    async def hold(self, user_id: UserId) -> None:
+        await execute(
+            self.url,
+            "CREATE TABLE invoices (mood uuid REFERENCES moods)",
+            f"INSERT INTO invoices SELECT id FROM moods WHERE user_id = '{user_id}'",
+        )
+
+    async def let_pass(self, time: timedelta) -> None:
+        self.clock.advance(time)
+        async with connected(self.url) as connection:
+            await connection.execute("UPDATE usersync.claims SET due_at = due_at - $1::interval", time)
+
+    def elapsed(self) -> float:
+        return self.clock.elapsed()
+
+
+@pytest.fixture(params=["indexed", "no-index"])
+async def premises(empty_database_url: str, request: pytest.FixtureRequest) -> AsyncIterator[PostgresPremises]:
+    await create_tables(empty_database_url, index=request.param == "indexed")
+    clock = FakeClock()
+    async with Database.open(empty_database_url, Target(), clock) as database:
+        await database.inspect()
+        yield PostgresPremises(empty_database_url, database, database, clock)
+
+
+class TestPostgresStore(StoreContract):
+    """Held by the inherited tests."""
+
+
+class TestPostgresInbox(InboxContract):
+    """Held by the inherited tests."""
+
+
+class TestBusyPostgres(BusyContract):
+    """Held by the inherited tests."""
+
+    @pytest.fixture
+    async def premises(self, database_url: str) -> AsyncIterator[PostgresPremises]:
+        async with Database.open(database_url, Target(), FakeClock()) as database:
+            await database.inspect()
+            async with database.begin_run(LABEL):
+                yield PostgresPremises(database_url, database, database)

@@ -1,0 +1,300 @@
+"""The contract of `Store`, `Run` and `Inbox` of `controller.core.ports`, for the fake and for PostgreSQL alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from controller.core.absorbing import ClaimKind, Delivery
+from controller.core.drift import TableDrift
+from controller.core.outcomes import Absorbed, Changes, Outcome, Removal
+from controller.core.plans import Plan
+from controller.core.ports import RunLabel
+from controller.core.proofs import MAX_AGE, Proof
+from controller.core.targets import Policy
+from controller.core.users import Environment, Instance, UserId
+from controller.errors import TargetBusy, WrongInstance
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from controller.core.absorbing import Claim
+    from controller.core.ports import Inbox, Run, Store
+
+INSTANCE = Instance("ins_one", Environment.PRODUCTION)
+OTHER_INSTANCE = Instance("ins_two", Environment.PRODUCTION)
+LABEL = RunLabel("app/production", Policy(), INSTANCE, "contract")
+A, B, C, D = (UserId(f"user_{letter}") for letter in "abcd")
+PROFILE, DATA = "user_progress", "moods"
+LEASE = timedelta(minutes=5)
+
+
+class Premises(Protocol):
+    """A store of the default target, and the tables behind it, as a test changes them."""
+
+    store: Store
+    inbox: Inbox
+
+    async def add_row(self, table: str, user_id: str | None, created_at: datetime | None = None) -> None:
+        """Insert one row, as the application does."""
+
+    async def rows(self, table: str) -> list[tuple[str | None, datetime | None]]:
+        """Return user id and creation time of each row, sorted by both (None first)."""
+
+    async def hold(self, user_id: UserId) -> None:
+        """Let the database refuse to remove this user."""
+
+    async def let_pass(self, time: timedelta) -> None:
+        """Let time go on, for claims and for proofs."""
+
+    def elapsed(self) -> float:
+        """Seconds of the clock that dates proofs."""
+
+
+async def add_users(premises: Premises, *user_ids: UserId) -> None:
+    """Give each user a profile and a row of data."""
+    for user_id in user_ids:
+        await premises.add_row(PROFILE, user_id)
+        await premises.add_row(DATA, user_id)
+
+
+async def users(premises: Premises, table: str) -> list[str | None]:
+    """Whose the rows of a table are."""
+    return [user_id for user_id, _ in await premises.rows(table)]
+
+
+def proof(premises: Premises, user_id: UserId, instance: Instance = INSTANCE) -> Proof:
+    """A proof made now."""
+    return Proof(user_id, instance.id, premises.elapsed())
+
+
+async def walk(batches: AsyncIterator[Sequence[UserId]]) -> list[UserId]:
+    """All ids of all batches."""
+    return [user_id async for batch in batches for user_id in batch]
+
+
+async def observe(run: Run, *listed: UserId) -> None:
+    """Record the listing and compare."""
+    await run.record_listed(listed)
+    await run.observe()
+
+
+async def take_one(premises: Premises) -> Claim:
+    """The one claim that is due."""
+    (claim,) = await premises.inbox.take_claims(10, LEASE)
+    return claim
+
+
+class StoreContract:
+    """Inherit it, with a fixture `premises`, not pinned."""
+
+    async def test_a_target_is_pinned_once(self, premises: Premises) -> None:
+        assert await premises.store.pinned_instance() is None
+        await premises.store.pin_instance(INSTANCE)
+        await premises.store.pin_instance(INSTANCE)
+        assert await premises.store.pinned_instance() == INSTANCE.id
+
+    async def test_another_instance_is_not_pinned_over_the_first(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        with pytest.raises(WrongInstance):
+            await premises.store.pin_instance(OTHER_INSTANCE)
+        assert await premises.store.pinned_instance() == INSTANCE.id
+
+    async def test_a_sample_has_distinct_ids_of_clerks_form(self, premises: Premises) -> None:
+        await add_users(premises, A, A, B)
+        await premises.add_row(DATA, "system")
+        await premises.add_row(DATA, C)
+        assert sorted(await premises.store.sample_user_ids(200)) == [A, B, C]
+        assert len(await premises.store.sample_user_ids(2)) == 2
+
+    async def test_an_observation_counts_users_and_rows(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B, B)
+        for value in ("system", None, ""):
+            await premises.add_row(DATA, value)
+        async with premises.store.begin_run(LABEL) as run:
+            await run.record_listed([A, C])
+            drift = await run.observe()
+        assert replace(drift, tables=()) == replace(
+            drift, tables=(), clerk_users=2, users_with_rows=2, synced=1, missing=1, clerk_only=1, orphaned=1,
+            duplicates=1, duplicated_users=1, foreign=1,
+        )  # fmt: skip
+        by_name = {table.name: table for table in drift.tables}
+        assert by_name[PROFILE] == TableDrift(PROFILE, rows=3, users=1, orphaned_rows=2)
+        assert by_name[DATA] == TableDrift(DATA, rows=6, users=1, orphaned_rows=2)
+
+    async def test_the_sets_behind_the_counts_are_walked_in_byte_order(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, UserId("user_b"), UserId("user_B"), UserId("user_B"), UserId("user_a"))
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, D, C)
+            assert await walk(run.missing()) == [C, D]
+            assert await walk(run.orphaned()) == ["user_B", "user_a", "user_b"]
+            assert await walk(run.duplicated()) == ["user_B"]
+
+    async def test_missing_profiles_are_created_once(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, A, B, C)
+            assert await run.create_profiles([B, C]) == 2
+            assert await run.create_profiles([A, B, C]) == 0
+            assert (await run.observe()).total == 0
+        assert await users(premises, PROFILE) == [A, B, C]
+
+    async def test_a_removed_user_is_gone_from_all_tables_and_gets_no_profile_again(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, A)
+            assert await run.remove_users([proof(premises, B)]) == Removal(users=1, rows=2)
+            await observe(run, B)
+            assert await walk(run.missing()) == []
+            assert await run.create_profiles([B]) == 0
+        assert await users(premises, PROFILE) == await users(premises, DATA) == [A]
+
+    async def test_an_expired_proof_leaves_its_user(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        old = proof(premises, A)
+        await premises.let_pass(MAX_AGE + timedelta(seconds=1))
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run)
+            assert await run.remove_users([old, proof(premises, B)]) == Removal(users=1, rows=2, users_left=1)
+        assert await users(premises, PROFILE) == await users(premises, DATA) == [A]
+
+    async def test_a_proof_of_another_instance_leaves_its_user(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run)
+            assert await run.remove_users([proof(premises, A, OTHER_INSTANCE)]) == Removal(users_left=1)
+        assert await users(premises, PROFILE) == [A]
+
+    async def test_a_user_whom_the_database_holds_is_left_whole(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        await premises.hold(A)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run)
+            removal = await run.remove_users([proof(premises, A), proof(premises, B)])
+        assert removal == Removal(users=1, rows=2, users_left=1)
+        assert await users(premises, PROFILE) == await users(premises, DATA) == [A]
+
+    async def test_the_oldest_profile_row_is_kept(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        early, late = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+        for created_at in (late, None, early):
+            await premises.add_row(PROFILE, A, created_at)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, A)
+            assert await run.reduce_duplicates([A]) == 2
+        assert await premises.rows(PROFILE) == [(A, early)]
+
+    async def test_a_run_is_finished_with_its_outcome(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        async with premises.store.begin_run(LABEL) as run:
+            drift = await run.observe()
+            await run.finish(Outcome(run.id, drift, drift, Plan(), Changes()))
+        async with premises.store.begin_run(LABEL) as run:
+            assert (await run.observe()).clerk_users == 0
+
+
+class BusyContract:
+    """Inherit it, with a fixture `premises` whose lock somebody else holds."""
+
+    async def test_a_run_beside_another_is_refused(self, premises: Premises) -> None:
+        with pytest.raises(TargetBusy):
+            async with premises.store.begin_run(LABEL):
+                pass
+
+
+class InboxContract:
+    """Inherit it, with a fixture `premises`, not pinned."""
+
+    async def test_a_profile_is_created_once_per_message(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        created = Delivery("msg_1", "user.created")
+        assert await premises.inbox.create_profile(created, A) is Absorbed.CREATED
+        assert await premises.inbox.create_profile(created, A) is Absorbed.REPEATED
+        assert await premises.inbox.create_profile(Delivery("msg_2", "user.created"), A) is Absorbed.PRESENT
+        assert await users(premises, PROFILE) == [A]
+
+    async def test_a_claim_is_recorded_once_per_message(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        deleted = Delivery("msg_1", "user.deleted")
+        assert await premises.inbox.record_claim(deleted, A, ClaimKind.DELETION) is Absorbed.CLAIMED
+        assert await premises.inbox.record_claim(deleted, A, ClaimKind.DELETION) is Absorbed.REPEATED
+        other = Delivery("msg_2", "user.created")
+        assert await premises.inbox.record_claim(other, B, ClaimKind.CATCH_UP) is Absorbed.RECORDED
+        assert [claim.user_id for claim in await premises.inbox.take_claims(10, LEASE)] == [A, B]
+
+    async def test_a_taken_claim_is_nobody_elses_until_its_lease_is_over(self, premises: Premises) -> None:
+        await premises.inbox.record_claim(Delivery("msg_1", "user.deleted"), A, ClaimKind.DELETION)
+        assert await premises.inbox.next_claim_due() == timedelta()
+        claim = await take_one(premises)
+        assert await premises.inbox.take_claims(10, LEASE) == []
+        due = await premises.inbox.next_claim_due()
+        assert due is not None
+        assert LEASE - timedelta(seconds=30) < due <= LEASE
+        await premises.let_pass(LEASE)
+        assert await take_one(premises) == claim
+
+    async def test_without_claims_none_is_due(self, premises: Premises) -> None:
+        assert await premises.inbox.next_claim_due() is None
+
+    async def test_a_settled_removal_ends_the_claim_and_buries_the_user(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        await premises.inbox.record_claim(Delivery("msg_1", "user.deleted"), A, ClaimKind.DELETION)
+        claim = await take_one(premises)
+        assert await premises.inbox.settle_by_removal(claim, proof(premises, A)) == Removal(users=1, rows=2)
+        assert await premises.inbox.next_claim_due() is None
+        late = Delivery("msg_0", "user.created")
+        assert await premises.inbox.create_profile(late, A) is Absorbed.TOMBSTONED
+        assert await users(premises, PROFILE) == await users(premises, DATA) == [B]
+
+    async def test_a_proof_that_does_not_hold_leaves_user_and_claim(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A)
+        await premises.inbox.record_claim(Delivery("msg_1", "user.deleted"), A, ClaimKind.DELETION)
+        claim = await take_one(premises)
+        old = proof(premises, A)
+        await premises.let_pass(MAX_AGE + timedelta(seconds=1))
+        assert await premises.inbox.settle_by_removal(claim, old) == Removal(users_left=1)
+        assert await premises.inbox.next_claim_due() is not None
+        assert await users(premises, PROFILE) == await users(premises, DATA) == [A]
+
+    async def test_a_claim_is_settled_by_creation_once(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await premises.inbox.record_claim(Delivery("msg_1", "user.updated"), A, ClaimKind.CATCH_UP)
+        assert await premises.inbox.settle_by_creation(await take_one(premises))
+        assert await premises.inbox.next_claim_due() is None
+        assert await users(premises, PROFILE) == [A]
+
+    async def test_a_postponed_claim_counts_its_answers(self, premises: Premises) -> None:
+        await premises.inbox.record_claim(Delivery("msg_1", "user.deleted"), A, ClaimKind.DELETION)
+        claim = await take_one(premises)
+        await premises.inbox.postpone_claim(claim, timedelta(), answered_present=True)
+        claim = await take_one(premises)
+        assert (claim.attempts, claim.present_answers) == (0, 1)
+        await premises.inbox.postpone_claim(claim, timedelta(), answered_present=False)
+        claim = await take_one(premises)
+        assert (claim.attempts, claim.present_answers) == (1, 1)
+
+    async def test_a_postponed_claim_is_due_after_its_delay(self, premises: Premises) -> None:
+        await premises.inbox.record_claim(Delivery("msg_1", "user.deleted"), A, ClaimKind.DELETION)
+        await premises.inbox.postpone_claim(await take_one(premises), timedelta(minutes=2), answered_present=True)
+        assert await premises.inbox.take_claims(10, LEASE) == []
+        await premises.let_pass(timedelta(minutes=2))
+        assert (await take_one(premises)).user_id == A
+
+    async def test_a_discarded_claim_touches_no_row(self, premises: Premises) -> None:
+        await add_users(premises, A)
+        await premises.inbox.record_claim(Delivery("msg_1", "user.deleted"), A, ClaimKind.DELETION)
+        await premises.inbox.discard_claim(await take_one(premises))
+        assert await premises.inbox.next_claim_due() is None
+        assert await users(premises, PROFILE) == await users(premises, DATA) == [A]
