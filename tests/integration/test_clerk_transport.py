@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 import zlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,9 @@ from controller.clerk import Clerk
 from controller.clerk.transport import MAX_BODY
 from controller.core.users import Environment, Presence, UserId
 from controller.emulator import ClerkEmulator, Endpoint, Fault, FaultName
-from controller.errors import ClerkAnswerOdd, ClerkRefused, ClerkUnavailable, InvalidSpec
+from controller.errors import ClerkAnswerOdd, ClerkRefused, ClerkUnavailable, InvalidSpec, ListingIncomplete
 from tests.support.clerks import HASTY, UNHURRIED, MonotonicClock, as_user_ids, clerk_of
+from tests.support.contracts.directory import listing
 from tests.support.stub_clerk import KEY, clerk_at_stub
 
 if TYPE_CHECKING:
@@ -177,6 +179,26 @@ async def test_a_200_that_is_not_this_very_user_is_odd(content: Any) -> None:
             await clerk.look_up(SOMEBODY)
 
 
+@pytest.mark.parametrize("status", [201, 206, 400, 409, 422])
+async def test_the_right_user_under_another_status_is_odd(status: int) -> None:
+    async with clerk_at_stub(answering(person(SOMEBODY), status)) as (clerk, _):
+        with pytest.raises(ClerkAnswerOdd):
+            await clerk.look_up(SOMEBODY)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"total_count": 0}, {"object": "user", "total_count": 0}, {"object": "total_count", "total_count": -1}, 0, []],
+)
+async def test_a_listing_without_a_right_count_is_incomplete(content: Any) -> None:
+    def answer(request: web.Request) -> web.Response:
+        return web.json_response(content if request.path.endswith("/count") else [])
+
+    async with clerk_at_stub(answer) as (clerk, _):
+        with pytest.raises(ListingIncomplete):
+            await listing(clerk)
+
+
 @pytest.mark.parametrize("user_id", ["count", "../instance", "user_2a/../../x", "", "user_2a?b"])
 async def test_what_is_no_id_is_never_asked_for(user_id: str) -> None:
     async with clerk_at_stub(answering({})) as (clerk, stub):
@@ -229,10 +251,17 @@ async def test_an_encoding_nobody_asked_for_is_odd() -> None:
 
 async def test_a_small_body_that_unpacks_to_a_huge_one_is_not_unpacked_whole() -> None:
     packer = zlib.compressobj(wbits=31)
-    bomb = b"".join(packer.compress(b" " * 2**20) for _ in range(MAX_BODY // 2**20 + 32)) + packer.flush()
+    bomb = b"".join(packer.compress(b" " * MAX_BODY) for _ in range(6)) + packer.flush()
     async with clerk_at_stub(answering(bomb, headers={"Content-Encoding": "gzip"})) as (clerk, _):
-        with pytest.raises(ClerkAnswerOdd, match="larger"):
-            await clerk.look_up(SOMEBODY)
+        tracemalloc.start()
+        try:
+            with pytest.raises(ClerkAnswerOdd, match="larger"):
+                await clerk.look_up(SOMEBODY)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert peak < 4 * MAX_BODY
 
 
 async def test_a_huge_body_is_not_read_whole() -> None:
