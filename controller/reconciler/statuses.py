@@ -11,6 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from controller.errors import PermanentError, TransientError, UserSyncError
 from controller.kube.events import Notice, Severity
+from controller.kube.shapes import (
+    changes_shape,
+    describe_drift,
+    drift_shape,
+    outcome_reason,
+    pending_deletion_shape,
+    summarize,
+)
 from controller.reconciler import deciding
 from controller.reconciler.conditions import Condition, ConditionType, State, cut, find, merge
 from controller.reconciler.deciding import Trigger, write_time
@@ -19,14 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from controller.core.drift import Drift
-    from controller.core.outcomes import Changes, Outcome
+    from controller.core.outcomes import Outcome
     from controller.core.targets import Action
 
 Status = dict[str, Any]
 
 WARNINGS_MAX = 20
-TABLES_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ def suspended(before: Mapping[str, Any], look: Look, now: datetime) -> Status:
 def succeeded(before: Mapping[str, Any], look: Look, outcome: Outcome, span: Span) -> Status:
     """Report a run that ended well; a blocked deletion, or drift that is only reported, is no failure."""
     held_back, summary = outcome.held_back, summarize(outcome)
-    reason = "DeletionBlocked" if held_back else "Succeeded"
+    reason = outcome_reason(outcome)
     drift = outcome.remaining
     wanted = [
         Condition(ConditionType.READY, State.TRUE, reason, summary),
@@ -122,8 +128,8 @@ def succeeded(before: Mapping[str, Any], look: Look, outcome: Outcome, span: Spa
     status = _handled(before, look)
     status |= {
         "conditions": _conditions(before, wanted, look, span.finish),
-        "drift": _drift(drift),
-        "changes": _changes(outcome.changes),
+        "drift": drift_shape(drift),
+        "changes": changes_shape(outcome.changes),
         "lastRun": _last_run(look, span, outcome.run_id, ("Succeeded", reason, summary)),
         "lastSuccessTime": write_time(span.finish),
         "nextRunTime": write_time(deciding.next_run(span.start, span.finish, look.interval)),
@@ -190,42 +196,6 @@ def transition(before: Mapping[str, Any], after: Mapping[str, Any]) -> Notice | 
     return None
 
 
-def summarize(outcome: Outcome) -> str:
-    """Say in one or two sentences what a run did, or would do, and what is left."""
-    changes = outcome.changes
-    done = [
-        text
-        for count, text in (
-            (changes.profiles_created, f"{changes.profiles_created} profiles created"),
-            (changes.users_removed, f"{changes.users_removed} users removed ({changes.rows_removed} rows)"),
-            (changes.duplicates_removed, f"{changes.duplicates_removed} duplicates removed"),
-            (changes.users_left, f"{changes.users_left} users could not be removed"),
-        )
-        if count
-    ]
-    head = "Dry run, nothing was changed; it would be: " if outcome.dry_run and done else ""
-    sentences = [f"{head}{', '.join(done)}." if done else "", describe_drift(outcome.remaining)]
-    if outcome.held_back:
-        sentences.insert(0, outcome.held_back.message)
-    return " ".join(sentence for sentence in sentences if sentence)
-
-
-def describe_drift(drift: Drift) -> str:
-    """Say what is out of step, in counts."""
-    if not drift.total:
-        return f"In sync: {drift.clerk_users} users."
-    parts = [
-        f"{count} {word}"
-        for count, word in (
-            (drift.missing, "without a profile"),
-            (drift.orphaned, "orphaned"),
-            (drift.duplicates, "duplicate profiles"),
-        )
-        if count
-    ]
-    return f"Drift: {', '.join(parts)}; {drift.clerk_users} users in Clerk."
-
-
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any], kind: ConditionType) -> bool:
     old, new = find(before, kind), find(after, kind)
     return (old and old[:2]) != (new and new[:2])
@@ -262,45 +232,13 @@ def _last_run(look: Look, span: Span, run_id: str | None, verdict: tuple[str, st
     return last_run
 
 
-def _drift(drift: Drift) -> Status:
-    return {
-        "total": drift.total,
-        "clerkUsers": drift.clerk_users,
-        "synced": drift.synced,
-        "missingProgress": drift.missing,
-        "orphaned": drift.orphaned,
-        "duplicates": drift.duplicates,
-        "clerkOnly": drift.clerk_only,
-        "foreign": drift.foreign,
-        "tables": [
-            {"name": table.name, "rows": table.rows, "users": table.users, "orphanedRows": table.orphaned_rows}
-            for table in drift.tables[:TABLES_MAX]
-        ],
-    }
-
-
-def _changes(changes: Changes) -> Status:
-    return {
-        "profilesCreated": changes.profiles_created,
-        "usersRemoved": changes.users_removed,
-        "rowsRemoved": changes.rows_removed,
-        "duplicatesRemoved": changes.duplicates_removed,
-        "usersLeft": changes.users_left,
-    }
-
-
 def _pending_deletion(before: Mapping[str, Any], outcome: Outcome, span: Span) -> Status | None:
     held_back = outcome.held_back
     if held_back is None:
         return None
     old = before.get("pendingDeletion") or {}
     since = old.get("since") if old.get("reason") == held_back.reason.value else None
-    return {
-        "users": held_back.users,
-        "percent": held_back.percent,
-        "reason": held_back.reason.value,
-        "since": since or write_time(span.finish),
-    }
+    return pending_deletion_shape(held_back, since or write_time(span.finish))
 
 
 def _words(actions: tuple[Action, ...]) -> str:

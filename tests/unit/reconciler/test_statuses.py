@@ -89,7 +89,7 @@ def test_a_good_run_is_reported_in_counts() -> None:
         "finishTime": "2026-11-23T12:00:20Z",
         "result": "Succeeded",
         "reason": "Succeeded",
-        "message": "2 profiles created, 4 users removed (9 rows), 1 duplicates removed. In sync: 100 users.",
+        "message": "2 profiles created, 4 users removed (9 rows), 1 duplicate removed. In sync: 100 users.",
         "actions": ["FullSync"],
         "dryRun": False,
     }
