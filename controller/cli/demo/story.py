@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from controller.cli.demo.application import TABLES
+from controller.cli.demo.narrator import PATIENCE_SECONDS
 from controller.cli.demo.stage import PromiseBroken
 from controller.emulator import DeliveryFault, DeliveryFaultName, Endpoint, Fault, FaultName
 
@@ -82,7 +83,7 @@ class Story:
         webhooks = self._clerk.webhooks
         webhooks.switch_on(DeliveryFault(DeliveryFaultName.DUPLICATE, copies=5))
         user = self._clerk.sign_up()
-        await webhooks.settle()
+        await self._settle()
         message = self._message("user.created", user)
         received = sum(each.succeeded for each in webhooks.deliveries if each.message_id == message.id)
         narrator.expect("all five deliveries are acknowledged", received, 5)
@@ -140,7 +141,7 @@ class Story:
         self._clerk.webhooks.replay(message.id)
         copy = type(message)(f"{message.id}again", message.event_type, message.body)
         self._clerk.webhooks.post(copy)
-        await self._clerk.webhooks.settle()
+        await self._settle()
         received = {each.message_id for each in self._clerk.webhooks.deliveries if each.succeeded}
         narrator.expect("both are acknowledged", {message.id, copy.id} <= received, wanted=True)
         narrator.expect("and change nothing: her tombstone stands", await self._rows(user), _ABSENT)
@@ -182,6 +183,15 @@ class Story:
     def _hide(self, users: frozenset[str], endpoints: Collection[Endpoint]) -> None:
         for endpoint in endpoints:
             self._clerk.switch_on(Fault(FaultName.HIDE_USERS, endpoint=endpoint, ids=users))
+
+    async def _settle(self) -> None:
+        """Wait until no webhook is on its way."""
+        try:
+            await self._clerk.webhooks.settle(PATIENCE_SECONDS)
+        except TimeoutError as error:
+            last = self._clerk.webhooks.deliveries[-1:]
+            message = f"the webhooks were not received within {PATIENCE_SECONDS:g} s; the last delivery: {last}"
+            raise PromiseBroken(message) from error
 
     async def _run(self) -> Document:
         """Let the controller run, and say what it did."""
