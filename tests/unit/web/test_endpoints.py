@@ -268,6 +268,18 @@ def test_another_database_in_the_secret_is_opened_in_place_of_the_old_one() -> N
     tell(story)
 
 
+def test_what_was_closed_for_another_is_never_given_out_again() -> None:
+    async def story(world: FakeWorld) -> None:
+        async with serving(world) as endpoint:
+            assert await is_open(endpoint)
+            world.credentials, world.error = OTHER_DATABASE, DatabaseUnavailable("no connection")
+            await asyncio.sleep(61)
+            assert world.closed == [CREDENTIALS]
+            assert await why_closed(endpoint) == DatabaseUnavailable.reason
+
+    tell(story)
+
+
 def test_a_refusal_of_the_open_database_lets_the_secret_be_read_and_opened_anew() -> None:
     async def story(world: FakeWorld) -> None:
         async with serving(world) as endpoint:

@@ -111,6 +111,10 @@ class TestVectors:
         }
         assert refused(mixed) is RefusalKind.MISSING_HEADER
 
+    def test_one_header_of_svix_makes_the_white_labelled_ones_count_for_nothing(self) -> None:
+        headers = {name.replace("svix", "webhook"): value for name, value in VECTOR.items()}
+        assert refused(headers | {"svix-id": VECTOR["svix-id"]}) is RefusalKind.MISSING_HEADER
+
     def test_any_of_several_secrets_will_do(self) -> None:
         assert Verifier([OTHER_SECRET, SECRET]).verify(headers_of(VECTOR), BODY)
 

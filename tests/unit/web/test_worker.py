@@ -175,8 +175,7 @@ def test_a_longer_wait_that_clerk_asks_for_is_kept() -> None:
         await bench.claim(1)
         async with bench.working():
             await bench.until(lambda: bench.counted("postponed"), seconds=1)
-            await bench.until(lambda: bench.counted("postponed") == 2, seconds=41)
-        assert bench.directory.calls["look_up"] == 2
+            assert 39 < await bench.until(lambda: bench.counted("postponed") == 2, seconds=60) < 41
 
     tell(story)
 
