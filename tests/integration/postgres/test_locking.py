@@ -248,3 +248,17 @@ async def _fail(database: Database, error: Exception) -> None:
 async def _take(database: Database) -> None:
     async with running(database):
         pass
+
+
+async def test_the_fence_changes_with_every_hand_over_and_never_repeats(database_url: str) -> None:
+    fences = []
+    async with opened(database_url, times=SILENT) as one, opened(database_url, times=SILENT) as other:
+        async with running(one) as run:
+            fences.append(run.lock.fence)
+        async with running(one) as run:
+            fences.append(run.lock.fence)
+            await execute(database_url, AGED)
+            async with running(other) as taking:
+                fences.append(taking.lock.fence)
+        fences.append(await fetch_value(database_url, "SELECT fence FROM usersync.locks"))
+    assert fences == sorted(set(fences))
