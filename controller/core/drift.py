@@ -25,10 +25,9 @@ class Drift:
 
     - `clerk_users`: users in the listing.
     - `users_with_rows`: users of Clerk's form with a row in any listed table; base of the percentage.
-    - `synced`: listed users with a profile row; `missing`: with rows elsewhere or not, but no profile row.
+    - `synced`: listed users with a profile row; `missing`: those without one, but for the tombstoned.
     - `clerk_only`: listed users with no row in any table (a part of `missing`).
-    - `orphaned`: users with rows who are not in the listing; `tombstoned`: those of them, or of the
-      listed ones, whom a tombstone marks as deleted.
+    - `orphaned`: users with rows who are not in the listing.
     - `duplicates`: profile rows beyond the first of a user; `duplicated_users`: the users who have them.
     - `foreign`: distinct values that are not of Clerk's form (never NULL or empty); never touched.
     """

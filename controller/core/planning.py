@@ -58,7 +58,7 @@ def plan(drift: Drift, suspects: Suspects, policy: Policy) -> Plan:
     if Action.FIX_PROGRESS in policy.actions and drift.missing:
         changes.append(CreateProfiles(drift.missing))
     held_back = None
-    if Action.CLEANUP in policy.actions and drift.orphaned:
+    if Action.CLEANUP in policy.actions and (drift.orphaned or suspects.contradicted):
         held_back = _hold_back(drift, suspects, policy.limits)
         if held_back is None and suspects.absent:
             changes.append(RemoveUsers(suspects.absent))
@@ -80,7 +80,7 @@ def _hold_back(drift: Drift, suspects: Suspects, limits: Limits) -> HeldBack | N
     if suspects.contradicted:
         return HeldBack(
             HoldReason.PARTIAL_SOURCE,
-            drift.orphaned,
+            drift.orphaned + suspects.contradicted,
             base,
             f"Clerk's listing left out {suspects.contradicted} user(s) whom a look-up finds; nothing is "
             "deleted on such a listing. The next complete listing clears this.",

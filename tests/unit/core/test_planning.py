@@ -132,6 +132,14 @@ def test_a_listing_proved_wrong_deletes_nobody() -> None:
     assert planned.held_back.reason is HoldReason.PARTIAL_SOURCE
 
 
+def test_a_listing_proved_wrong_is_said_also_where_nobody_is_left_to_delete() -> None:
+    """The second look has put everybody back who was hidden; the reason must still be heard."""
+    planned = plan(drift(orphaned=0), Suspects(contradicted=5), Policy(EVERYTHING))
+
+    assert planned.held_back is not None
+    assert (planned.held_back.reason, planned.held_back.users) == (HoldReason.PARTIAL_SOURCE, 5)
+
+
 def test_a_held_back_deletion_does_not_hold_back_the_repairs() -> None:
     found = drift(missing=2, orphaned=90, duplicates=4)
 
