@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 PATIENCE_SECONDS = 8.0
 """How long a request waits for a first attempt under way; Svix gives up after 15."""
+REREAD_PATIENCE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,10 @@ class Keyring:
         except Refused as refused:
             if refused.kind is not RefusalKind.SIGNATURE:
                 raise
-            await self.read_again()
+            # strangers must not fill our places by waiting for an API server that hangs
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REREAD_PATIENCE_SECONDS):
+                    await self.read_again()
             if self._verifier is verifier:
                 raise
         return self._known_verifier().verify(headers, body)

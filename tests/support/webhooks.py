@@ -57,6 +57,7 @@ class FakeWorld:
     opened: list[Credentials] = field(default_factory=list)
     closed: list[Credentials] = field(default_factory=list)
     readings: int = 0
+    reading_seconds: float = 0.0
     directory: FakeDirectory = field(default_factory=FakeDirectory)
     store: FakeStore = field(init=False)
     metrics: Metrics = field(default_factory=Metrics)
@@ -77,6 +78,7 @@ class FakeWorld:
 
     async def read_credentials(self) -> Credentials:
         self.readings += 1
+        await asyncio.sleep(self.reading_seconds)
         if self.secret_error is not None:
             raise self.secret_error
         assert self.credentials is not None

@@ -243,6 +243,22 @@ def test_strangers_cannot_make_us_read_the_secret_more_often_than_every_ten_seco
     tell(story)
 
 
+def test_a_bad_signature_is_refused_soon_while_the_api_server_hangs() -> None:
+    async def story(world: FakeWorld) -> None:
+        loop = asyncio.get_running_loop()
+        async with serving(world) as endpoint:
+            assert await is_open(endpoint)
+            await asyncio.sleep(11)
+            world.reading_seconds = 30
+            began = loop.time()
+            with pytest.raises(Refused):
+                await verify(endpoint, OTHER_SECRET)
+            assert loop.time() - began < 3
+            assert await verify(endpoint, SECRET) == "msg_1"
+
+    tell(story)
+
+
 def test_a_secret_that_was_taken_away_is_not_believed_for_more_than_a_minute() -> None:
     async def story(world: FakeWorld) -> None:
         async with serving(world) as endpoint:
