@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 COLUMNS = ("listing", "diff", "apply", "peak_mib")
+CONTESTANTS = {
+    "naive": ("tests.bench.naive",),
+    "naive, unordered": ("tests.bench.naive", ""),
+    "usersync": ("tests.bench.ours",),
+}
 
 
 @contextmanager
@@ -33,9 +38,10 @@ def emulator(users: int) -> Iterator[dict[str, Any]]:
         process.wait()
 
 
-def contend(module: str, clerk: dict[str, Any], database_url: str) -> dict[str, Any]:
+def contend(name: str, clerk: dict[str, Any], database_url: str) -> dict[str, Any]:
     """Let one contestant run in a process of its own; returns its figures."""
-    command = [sys.executable, "-m", module, clerk["url"], clerk["secret_key"], database_url]
+    module, *rest = CONTESTANTS[name]
+    command = [sys.executable, "-m", module, clerk["url"], clerk["secret_key"], database_url, *rest]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return figures
@@ -47,7 +53,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=100_000)
     users = parser.parse_args().users
     print(f"{users:,} users; seconds; apply of the naive way is scaled up from 100 users of a kind", flush=True)
-    print(f"{'':26}" + "".join(f"{column:>10}" for column in COLUMNS), flush=True)
+    print(f"{'':28}" + "".join(f"{column:>10}" for column in COLUMNS), flush=True)
     with LocalPostgres() as server, emulator(users) as clerk:
         with urllib.request.urlopen(f"{clerk['url']}/emulator/users") as answer:
             user_ids = json.loads(answer.read())["ids"]
@@ -61,17 +67,17 @@ def bout(server: LocalPostgres, clerk: dict[str, Any], user_ids: list[str], *, i
     template = f"world_{index}".lower()
     expected = asyncio.run(world.build(server.create_database(template), user_ids, index=index))
     figures: dict[str, dict[str, Any]] = {}
-    for name, module in (("naive", "tests.bench.naive"), ("usersync", "tests.bench.ours")):
-        database = f"{template}_{name}"
+    for number, name in enumerate(CONTESTANTS):
+        database = f"{template}_{number}"
         database_url = server.create_database(database, template=template)
-        figures[name] = contend(module, clerk, database_url)
-        print(f"{name + ', ' + kind:26}" + "".join(f"{figures[name][column]:10.1f}" for column in COLUMNS), flush=True)
+        figures[name] = contend(name, clerk, database_url)
+        print(f"{name + ', ' + kind:28}" + "".join(f"{figures[name][column]:10.1f}" for column in COLUMNS), flush=True)
         if name == "usersync":
             check(asyncio.run(world.mended(database_url)), figures[name], expected, len(user_ids))
         server.drop_database(database)
     server.drop_database(template)
     ratios = {column: figures["naive"][column] / figures["usersync"][column] for column in COLUMNS}
-    print(f"{'naive / usersync':26}" + "".join(f"{ratios[column]:9.1f}x" for column in COLUMNS), flush=True)
+    print(f"{'naive / usersync':28}" + "".join(f"{ratios[column]:9.1f}x" for column in COLUMNS), flush=True)
 
 
 def check(left: tuple[int, int, int], figures: dict[str, Any], expected: world.Expected, users: int) -> None:
