@@ -27,9 +27,6 @@ WHERE schema_name = $1
 ORDER BY due_at
 LIMIT 1;
 
--- hold_claim(claim_id)
-SELECT 1 FROM usersync.claims WHERE id = $1 FOR UPDATE;
-
 -- end_claim(claim_id)
 DELETE FROM usersync.claims WHERE id = $1;
 
