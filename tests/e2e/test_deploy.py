@@ -243,14 +243,14 @@ def test_an_account_may_not(installed: Kubectl, name: str, what: str) -> None:
 
 def test_the_sample_is_accepted_as_it_is(kubectl: Kubectl) -> None:
     applied = kubectl("apply", *STRICT, "-f", str(SAMPLE), "-o", "name").split()
-    assert applied == ["usersync.usersync.dev/production", "secret/clerk", "secret/supabase"]
+    assert applied == ["secret/clerk", "secret/supabase", "usersync.usersync.dev/production"]
 
 
 def test_the_webhook_service_may_read_the_secrets_of_the_sample(
     control_plane: ControlPlane, installed: Kubectl
 ) -> None:
     assert installed.namespace
-    resource, *secrets = yaml.safe_load_all(SAMPLE.read_text())
+    *secrets, resource = yaml.safe_load_all(SAMPLE.read_text())
     clerk, database = resource["spec"]["clerk"], resource["spec"]["database"]
     references = [clerk["secretKeyRef"], *clerk["webhookSecretRefs"], database["urlSecretRef"]]
     there = {(secret["metadata"]["name"], key) for secret in secrets for key in secret["stringData"]}
