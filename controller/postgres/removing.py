@@ -104,8 +104,8 @@ class Removing:
 
 
 def goes_by_place(shape: Shape) -> bool:
-    """Whether rows of the table are better found by their place: no index, and one heap."""
-    return shape.single and not shape.indexed
+    """Whether rows of the table are better found by their place."""
+    return not shape.indexed
 
 
 async def collect_places(transaction: Transaction, run_id: UUID, shape: Shape) -> None:

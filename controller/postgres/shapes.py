@@ -32,7 +32,6 @@ _OTHER_KINDS: Final = {"v": "a view", "m": "a materialized view", "f": "a foreig
 class Shape:
     """One existing table of the target.
 
-    - `single`: neither partitioned nor inherited from, so that a row's `ctid` names it.
     - `indexed`: some index begins with the user id; `unique_user`: one is on it alone, unique, at once.
     - `sets_created_at`: an insert has to give the time, as the column has no default.
     - `required`: other columns that refuse NULL and have no default.
@@ -41,7 +40,6 @@ class Shape:
     table: Table
     schema: str
     oid: int
-    single: bool
     indexed: bool
     unique_user: bool
     has_created_at: bool
@@ -124,7 +122,7 @@ def _shape(table: Table, schema: str, row: Any) -> Shape:
         raise RoleSeesNotAll(message)
     _check_user_id(name, table.user_id_column, row)
     return Shape(
-        table, schema, row["oid"], row["single"], row["indexed"], row["unique_user"], row["has_created_at"],
+        table, schema, row["oid"], row["indexed"], row["unique_user"], row["has_created_at"],
         row["sets_created_at"], tuple(row["primary_key"]), tuple(row["required"]),
     )  # fmt: skip
 

@@ -60,7 +60,7 @@ SELECT user_id FROM usersync.drifted WHERE run_id = $1 AND kind = 'orphaned' AND
 SELECT count(*) FROM usersync.places WHERE run_id = $1 AND table_name = $2 AND user_id = ANY($3::text[]);
 
 -- remove_rows_by_place(schema_name, table_name, user_ids, reason, run_id)
--- A place may hold another row by now, hence the user id beside it.
+-- A place may hold another row by now, and names one row in each partition, hence the user id beside it.
 WITH removed AS (
     DELETE FROM {schema}.{table} AS usersync_row
     WHERE usersync_row.ctid = ANY(ARRAY(

@@ -23,7 +23,6 @@ SELECT
     c.oid AS oid,
     c.relname::text AS name,
     c.relkind::text AS kind,
-    c.relkind = 'r' AND NOT c.relhassubclass AS single,
     row_security_active(c.oid) AS hidden,
     has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS readable,
     u.attnum IS NOT NULL AS has_user_id,

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from controller.core.targets import Role, Table, Target
-from tests.support.databases import execute, fetch, fetch_value, user_ids
+from tests.support.databases import connected, execute, fetch, fetch_value, until, user_ids
 from tests.support.stores import ids, opened, running
 
 TARGET = Target(tables=(Table("profiles", Role.PROFILE),))
@@ -110,3 +110,20 @@ async def test_two_who_reduce_at_once_leave_one_row(empty_database_url: str) -> 
         removed = await asyncio.gather(*(run.reduce_duplicates(ids([USER])) for _ in range(4)))
     assert sum(removed) == 18
     assert await fetch_value(empty_database_url, "SELECT n FROM profiles") == 1
+
+
+async def test_a_row_that_the_application_is_deleting_is_not_the_one_kept(empty_database_url: str) -> None:
+    await make(empty_database_url, "n int, created_at date", "1, '2026-01-01'", "2, '2026-01-02'", "3, '2026-01-03'")
+    async with (
+        opened(empty_database_url, target=TARGET) as database,
+        running(database, [USER]) as run,
+        connected(empty_database_url) as application,
+    ):
+        deletion = application.transaction()
+        await deletion.start()
+        await application.execute("DELETE FROM profiles WHERE n = 1")
+        reducing = asyncio.create_task(run.reduce_duplicates(ids([USER])))
+        await until(empty_database_url, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        await deletion.commit()
+        assert await reducing == 1
+    assert await fetch_value(empty_database_url, "SELECT n FROM profiles") == 2

@@ -30,6 +30,8 @@ from tests.support.stores import OTHER_INSTANCE, delivery, ids, opened, proofs, 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from controller.cli.demo.local_postgres import LocalPostgres
+
 WHOLE = {"user_progress": 1, "tasks": 2, "daily_checkins": 2, "moods": 2}
 NOTHING = dict.fromkeys(TABLES, 0)
 SOMEBODY_WAITS = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
@@ -192,12 +194,12 @@ async def test_a_place_that_holds_another_users_row_by_now_is_left_alone(databas
         assert run.places_noted_at is not None
         await execute(
             database_url,
-            f"UPDATE tasks SET user_id = '{living}' WHERE user_id = '{gone}'",
+            f"DELETE FROM tasks WHERE user_id = '{gone}'",
             "VACUUM tasks",
             f"INSERT INTO tasks (user_id) SELECT '{living}' FROM generate_series(1, 50)",
         )
         assert await run.remove_users(proofs([gone])) == Removal(users=1, rows=5)
-    assert (await rows_of(database_url, living))["tasks"] == 52
+    assert (await rows_of(database_url, living))["tasks"] == 50
 
 
 async def test_places_are_noted_anew_after_a_while(database_url: str) -> None:
@@ -318,3 +320,20 @@ async def test_the_lock_of_a_user_is_taken_before_anything_is_read(empty_databas
             )
             await seed_users(empty_database_url, [user])
         assert (await removing).rows == 7
+
+
+async def test_who_locks_several_users_in_another_order_waits_instead_of_deadlocking(
+    empty_database_url: str, postgres_server: LocalPostgres
+) -> None:
+    users = ids(user_ids(3))
+    await create_tables(empty_database_url, index=True)
+    await seed_users(empty_database_url, users)
+    before = postgres_server.log.count("deadlock detected")
+    async with opened(empty_database_url) as database, running(database) as run, connected(empty_database_url) as other:
+        async with other.transaction():
+            await other.execute("SELECT pg_advisory_xact_lock(hashtextextended('public/' || $1, 1970694498))", users[1])
+            removing = asyncio.gather(run.remove_users(proofs(users)), run.remove_users(proofs(users[::-1])))
+            await until(empty_database_url, "SELECT count(*) = 2 FROM pg_locks WHERE NOT granted")
+        removals = await removing
+    assert sum(removal.rows for removal in removals) == 21
+    assert postgres_server.log.count("deadlock detected") == before
