@@ -68,12 +68,12 @@ def _asked_about(drift: Drift, repairs: frozenset[Action]) -> int:
 
 
 def _left_behind(outcome: Outcome, repairs: frozenset[Action]) -> bool:
-    """Whether something stood in the way.
+    """Whether something stood in the way, or Clerk's listing left out users whom it knows by id.
 
     Orphans that remain are not counted by the last observation: who signed up during the run is not in its
     listing, and lives.
     """
-    if outcome.declined or outcome.changes.users_left:
+    if outcome.declined or outcome.changes.users_left or outcome.changes.users_spared:
         return True
     others = repairs - {Action.CLEANUP}
     return bool(others) and _asked_about(outcome.remaining, others) > 0

@@ -81,7 +81,7 @@ def summarize(outcome: Outcome) -> str:
         if count
     ]
     head = "Dry run, nothing was changed; it would be: " if outcome.dry_run and done else ""
-    sentences = [f"{head}{', '.join(done)}." if done else "", describe_drift(outcome.remaining)]
+    sentences = [f"{head}{', '.join(done)}." if done else "", _spared(changes), describe_drift(outcome.remaining)]
     if outcome.held_back:
         sentences.insert(0, outcome.held_back.message)
     return " ".join(sentence for sentence in sentences if sentence)
@@ -101,6 +101,13 @@ def describe_drift(drift: Drift) -> str:
         if count
     ]
     return f"Drift: {', '.join(parts)}; {_counted(drift.clerk_users, 'user')} in Clerk."
+
+
+def _spared(changes: Changes) -> str:
+    """Say that Clerk's listing was wrong, which else would show as orphans that nobody removes."""
+    if not changes.users_spared:
+        return ""
+    return f"{_counted(changes.users_spared, 'user')} left out of Clerk's listing spared: a look-up finds them."
 
 
 def _rows(changes: Changes) -> str:

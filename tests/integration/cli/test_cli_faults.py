@@ -91,6 +91,8 @@ async def test_users_hidden_even_from_the_second_look_are_spared_by_the_question
         clerk.switch_on(Fault(FaultName.HIDE_USERS, endpoint=endpoint, ids=frozenset(users[:5])))
     ended = await usersync("cleanup", "--yes", "-o", "json")
     assert ended.document["changes"]["usersRemoved"] == 1, ended.err
+    assert ended.code == 3
+    assert "5 users left out of Clerk's listing spared" in ended.document["lastRun"]["message"]
     assert await users_with_rows(database_url) == set(users)
 
 

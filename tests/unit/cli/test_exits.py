@@ -43,6 +43,12 @@ MENDED = drift()
             0,
             id="cleanup, somebody signed up during the run",
         ),
+        pytest.param(
+            CLEANUP,
+            outcome(drift(orphaned=6), drift(orphaned=5), changes=Changes(users_removed=1, users_spared=5)),
+            3,
+            id="cleanup, users whom only the question by id finds",
+        ),
         pytest.param(CLEANUP, outcome(drift(orphaned=30), plan=held_back()), 4, id="cleanup, over the limit"),
         pytest.param(
             CLEANUP,
