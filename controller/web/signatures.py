@@ -103,9 +103,11 @@ def _check(secret: str, place: int, count: int) -> str:
 def _read(headers: CIMultiDictProxy[str]) -> dict[str, str]:
     """Return the three headers, all of one family, under the names that the library prefers.
 
-    `webhook-*` are the white-labelled names; if any `svix-*` is there, they count for nothing.
+    `webhook-*` are the white-labelled names; if any `svix-*` is there, they count for nothing. Without any, the one
+    that is missed is of `svix-*`, which Clerk sends.
     """
-    family = "svix" if any(f"svix-{part}" in headers for part in _PARTS) else "webhook"
+    svix, white = (any(f"{family}-{part}" in headers for part in _PARTS) for family in ("svix", "webhook"))
+    family = "webhook" if white and not svix else "svix"
     for part, form in (("id", _ID), ("timestamp", _TIMESTAMP), ("signature", None)):
         name = f"{family}-{part}"
         values = headers.getall(name, [])

@@ -51,9 +51,7 @@ def usersync(*arguments: str) -> list[str]:
 
 def webhook_service(*arguments: str) -> list[str]:
     """Return the command line of the webhook service on a free port of the loopback address."""
-    return usersync(
-        "serve", "--host", "127.0.0.1", "--port", "0", "--ops-port", "0", "--log-format", "json", *arguments
-    )
+    return usersync("serve", "--host", "127.0.0.1", "--port", "0", *QUIET_PORTS, *arguments)
 
 
 async def call(*arguments: str, environ: Mapping[str, str]) -> str:

@@ -149,6 +149,10 @@ class TestVectors:
         rest = {key: value for key, value in VECTOR.items() if key != name}
         assert refused(rest) is RefusalKind.MISSING_HEADER
 
+    def test_without_any_header_the_one_that_clerk_sends_is_missed(self) -> None:
+        with pytest.raises(Refused, match="svix-id is missing"):
+            Verifier([SECRET]).verify(headers_of(), BODY)
+
     @pytest.mark.parametrize("name", sorted(VECTOR))
     def test_a_header_that_stands_twice_is_refused(self, name: str) -> None:
         assert refused([*VECTOR.items(), (name, VECTOR[name])]) is RefusalKind.MALFORMED_HEADER
