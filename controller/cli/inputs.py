@@ -36,6 +36,8 @@ _FRONT_END = (
 )
 """Variables of Supabase's HTTP interface, which applications have and usersync cannot use."""
 
+_OR_MANIFEST = "Or give a manifest with -f."
+
 
 @dataclass(frozen=True, slots=True)
 class Resource:
@@ -75,20 +77,21 @@ def from_environment(environ: Mapping[str, str], *, webhooks: bool = False) -> R
     """Make the default spec for what the environment names.
 
     Raises:
-        SecretNotFound: a variable is missing.
+        SecretNotFound: a variable is missing; all that are missing are named.
         InvalidSpec: the Clerk key is not a secret key.
     """
-    missing = [
-        name
-        for name, wanted in ((CLERK_SECRET_KEY, True), (CLERK_WEBHOOK_SECRET, webhooks))
+    problems = [
+        f"{name} is not set. Set it to the value that Clerk's dashboard shows under {place}."
+        for name, place, wanted in (
+            (CLERK_SECRET_KEY, "API keys", True),
+            (CLERK_WEBHOOK_SECRET, "Webhooks -> the endpoint -> Signing Secret", webhooks),
+        )
         if wanted and not _value(environ, name)
     ]
-    if missing:
-        message = (
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set. Set it to the value that Clerk's "
-            "dashboard shows (API keys; Webhooks -> the endpoint -> Signing secret), or give a manifest with -f."
-        )
-        raise SecretNotFound(message)
+    if not _value(environ, DATABASE_URL):
+        problems.append(_missing_database(environ))
+    if problems:
+        raise SecretNotFound(" ".join([*problems, _OR_MANIFEST]))
     webhook_secrets = (_value(environ, CLERK_WEBHOOK_SECRET),) if webhooks else ()
     credentials = Credentials(_value(environ, CLERK_SECRET_KEY), _database_url(environ), webhook_secrets)
     return Resource(Spec("environment", clerk=ClerkSource(_value(environ, CLERK_API) or CLERK_API_URL)), credentials)
@@ -119,7 +122,8 @@ def _value(environ: Mapping[str, str], name: str) -> str:
 def _database_url(environ: Mapping[str, str]) -> str:
     url = _value(environ, DATABASE_URL)
     if not url:
-        raise SecretNotFound(_missing_database(environ))
+        message = f"{_missing_database(environ)} {_OR_MANIFEST}"
+        raise SecretNotFound(message)
     if url.startswith(("http://", "https://")):
         message = f"{DATABASE_URL} is the address of Supabase's HTTP interface; {_where_it_stands()}"
         raise InvalidSpec(message)
@@ -129,7 +133,7 @@ def _database_url(environ: Mapping[str, str]) -> str:
 def _missing_database(environ: Mapping[str, str]) -> str:
     present = [name for name in _FRONT_END if _value(environ, name)]
     if not present:
-        return f"{DATABASE_URL} is not set. Set it to the database's connection string, or give a manifest with -f."
+        return f"{DATABASE_URL} is not set. Set it to the database's connection string."
     return (
         f"{DATABASE_URL} is not set. {' and '.join(present)} cannot take its place: usersync works in the database "
         f"itself, where no row is hidden from it; {_where_it_stands()}"

@@ -41,6 +41,11 @@ def test_a_missing_or_empty_variable_is_named(name: str, value: str | None) -> N
         from_environment(environ)
 
 
+def test_all_variables_that_are_missing_are_named_at_once() -> None:
+    with pytest.raises(SecretNotFound, match=r"CLERK_SECRET_KEY .* CLERK_WEBHOOK_SECRET .* DATABASE_URL .* -f\.$"):
+        from_environment({}, webhooks=True)
+
+
 @pytest.mark.parametrize("name", ["NEXT_PUBLIC_SUPABASE_URL", "SUPABASE_URL", "NEXT_PUBLIC_SUPABASE_ANON_KEY"])
 def test_supabases_front_end_variables_alone_are_answered_with_where_the_right_one_stands(name: str) -> None:
     environ = {"CLERK_SECRET_KEY": "sk_test_a", name: "https://x.supabase.co"}
