@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from controller.errors import UserSyncError
+from controller.errors import KubernetesUnavailable, UserSyncError
 from controller.kube.refusals import Conflict, Expired, NotFound, from_status, translated
 
 if TYPE_CHECKING:
@@ -122,7 +122,12 @@ async def _stream(api: ApiServer, namespace: str | None, known: _Known) -> Async
 
 
 def _read(line: bytes, known: _Known) -> Change | None:
-    event: dict[str, Any] = json.loads(line)
+    try:
+        event: dict[str, Any] = json.loads(line)
+    except ValueError as error:
+        # a proxy that ends a stream in order may do so in the middle of a line
+        message = "Could not watch usersyncs: the stream ended in the middle of a line."
+        raise KubernetesUnavailable(message) from error
     resource = event["object"]
     if event["type"] == "ERROR":
         raise _plain(from_status("watch usersyncs", int(resource.get("code", 500)), json.dumps(resource), {}))
