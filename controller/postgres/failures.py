@@ -77,7 +77,10 @@ def _of_connection(error: Exception, where: str) -> UserSyncError:
         return DatabaseRefused(f"{where} offers no TLS, which sslmode in the database URL demands.")
     if isinstance(error, asyncpg.ClientConfigurationError):
         return DatabaseRefused(f"The TLS parameters of the database URL of {where} cannot be used: {error}")
-    return DatabaseUnavailable(f"{where} cannot be reached: {_first_line(error) or type(error).__name__}.")
+    return DatabaseUnavailable(
+        f"{where} cannot be reached: {_first_line(error) or type(error).__name__}. Check host and port in the database "
+        "URL, and that the server runs."
+    )
 
 
 def _of_server(error: asyncpg.PostgresError, where: str) -> UserSyncError:
