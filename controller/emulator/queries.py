@@ -32,7 +32,6 @@ _KNOWN = frozenset(
         VERSION_PARAMETER,
     }
 )
-_ONLY_OF_LISTINGS = frozenset({"limit", "offset", "order_by", "starting_after"})
 
 
 def read_query(parameters: MultiMapping[str], *, counting: bool = False) -> UserQuery:
