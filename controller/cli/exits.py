@@ -75,5 +75,7 @@ def _left_behind(outcome: Outcome, repairs: frozenset[Action]) -> bool:
     """
     if outcome.declined or outcome.changes.users_left or outcome.changes.users_spared:
         return True
+    if Action.CLEANUP in repairs and outcome.users_waiting:
+        return True
     others = repairs - {Action.CLEANUP}
     return bool(others) and _asked_about(outcome.remaining, others) > 0

@@ -110,6 +110,8 @@ def _lines(report: Document) -> list[Text]:
     if pending:
         held = f"  Held back: {pending['users']:,} users ({pending['percent']} percent), {pending['reason']}."
         lines.append(Text(held, "bold yellow"))
+        if "digest" in pending:
+            lines.append(Text(f"  To let this set go: --approve {pending['digest']}", "yellow"))
     lines += [Text(f"  Warning: {warning}", "yellow") for warning in report["warnings"]]
     return lines
 

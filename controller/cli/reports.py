@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from controller.kube.shapes import (
     changes_shape,
     drift_shape,
+    held_since,
     outcome_reason,
     pending_deletion_shape,
+    receipts_shape,
     summarize,
     time_text,
 )
@@ -50,7 +52,9 @@ def report(finished: Finished) -> Document:
         "changes": changes_shape(outcome.changes),
     }
     if outcome.held_back is not None:
-        document["pendingDeletion"] = pending_deletion_shape(outcome.held_back, finish)
+        since = time_text(held_since(outcome.held_back, finished.finished_at))
+        document["pendingDeletion"] = pending_deletion_shape(outcome.held_back, since)
+    document["receipts"] = receipts_shape(outcome.closing)
     document["lastRun"] = {
         "id": outcome.run_id,
         "startTime": time_text(finished.started_at),

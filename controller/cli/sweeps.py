@@ -6,10 +6,12 @@ worked on; the run itself is `core.sweeping`. Each command has its own action, w
 
 from __future__ import annotations
 
+import getpass
 import os
+import socket
 import sys
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,8 +25,9 @@ from controller.cli.reports import Document, Finished, failure_report, report
 from controller.cli.running import run_to_end
 from controller.cli.session import Session, debug_option
 from controller.cli.watching import Terminal
-from controller.core.targets import Action, Spec, expand
+from controller.core.targets import Action, Approval, Spec, expand
 from controller.errors import UserSyncError
+from controller.kube.durations import parse_duration
 from controller.ops.logs import LogFormat, configure
 from controller.runtime import holder_name, open_sweeper
 
@@ -46,6 +49,8 @@ class Asked:
     show_users: bool = False
     dry_run: bool = False
     yes: bool = False
+    approve: str | None = None
+    grace_period: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,30 @@ class Manner:
     asks: bool
     shows: bool
     debug: bool
+
+
+def _read_duration(context: click.Context, option: click.Parameter, value: str | None) -> timedelta | None:
+    """Read a duration as a manifest has it."""
+    duration = None if value is None else parse_duration(value)
+    if value is not None and duration is None:
+        message = f"{value!r} is no duration such as 0s, 45s, 1h30m or 2d."
+        raise click.BadParameter(message, context, option)
+    return duration
+
+
+def deletion_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what only a command that removes users has."""
+    approve = click.option(
+        "--approve", metavar="DIGEST", help="Let the held-back set of this digest go, whatever the limits."
+    )
+    grace_period = click.option(
+        "--grace-period",
+        callback=_read_duration,
+        metavar="DURATION",
+        help="How long a user must have been absent from one complete listing to the next. Without it: the manifest's, "
+        "or of the environment alone 0s where a person confirms, else 24h.",
+    )
+    return approve(grace_period(command))
 
 
 def repair_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,6 +124,7 @@ def fix_progress(**options: Any) -> Exit:
 
 
 @click.command()
+@deletion_options
 @repair_options
 @sweep_options
 def cleanup(**options: Any) -> Exit:
@@ -114,6 +144,7 @@ def fix_duplicates(**options: Any) -> Exit:
 
 
 @click.command("full-sync")
+@deletion_options
 @repair_options
 @sweep_options
 def full_sync(**options: Any) -> Exit:
@@ -125,7 +156,7 @@ def sweep_all(action: Action, asked: Asked) -> Exit:
     """Do a run of each resource, one after the other; the exit code is the worst of them."""
     debug = click.get_current_context().ensure_object(Session).debug
     configure(LogFormat.CONSOLE, "debug" if debug else "error")
-    resources = [_ask_for(action, each, dry_run=asked.dry_run) for each in read_resources(asked.manifest, os.environ)]
+    resources = [_ask_for(action, each, asked) for each in read_resources(asked.manifest, os.environ)]
     writing = [each.spec for each in resources if not each.spec.dry_run and action is not Action.ANALYZE]
     _refuse_suspended(writing)
     asks = bool(writing) and bool(expand((action,)) & DELETING) and not asked.yes
@@ -138,9 +169,27 @@ def sweep_all(action: Action, asked: Asked) -> Exit:
     return worst(exits)
 
 
-def _ask_for(action: Action, resource: Resource, *, dry_run: bool) -> Resource:
+def _ask_for(action: Action, resource: Resource, asked: Asked) -> Resource:
     spec = resource.spec
-    return replace(resource, spec=replace(spec, actions=(action,), dry_run=dry_run or spec.dry_run))
+    spec = replace(spec, actions=(action,), dry_run=asked.dry_run or spec.dry_run)
+    grace_period = asked.grace_period
+    if grace_period is None and asked.manifest is None and not asked.yes:
+        # a person is asked, and sees whom it concerns
+        grace_period = timedelta()
+    if grace_period is not None:
+        spec = replace(spec, deletion=replace(spec.deletion, grace_period=grace_period))
+    if asked.approve is not None:
+        spec = replace(spec, approval=Approval(asked.approve.strip().lower(), _person()))
+    return replace(resource, spec=spec)
+
+
+def _person() -> str:
+    """Say as much of who sits here as can be known."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = f"uid {os.getuid()}"
+    return f"command line: {name} on {socket.gethostname()}"
 
 
 def _refuse_suspended(writing: Sequence[Spec]) -> None:

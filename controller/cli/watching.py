@@ -103,7 +103,8 @@ def question(plan: Plan) -> str:
     for change in plan.changes:
         match change:
             case RemoveUsers(users):
-                parts.append(f"all rows of {_users(users)} whom Clerk no longer knows")
+                approved = "approved " if change.approved else ""
+                parts.append(f"all rows of {approved}{_users(users)} whom Clerk no longer knows")
             case ReduceDuplicates(users, rows):
                 parts.append(f"{rows} surplus profile row{'s' if rows != 1 else ''} of {_users(users)}")
             case CreateProfiles():
@@ -120,7 +121,7 @@ def _totals(plan: Plan) -> dict[Phase, int]:
     for change in plan.changes:
         match change:
             case RemoveUsers(users):
-                totals[Phase.REMOVE] = users
+                totals[Phase.REMOVE] = totals.get(Phase.REMOVE, 0) + users
             case ReduceDuplicates(users, _):
                 totals[Phase.REDUCE] = users
             case CreateProfiles(users):

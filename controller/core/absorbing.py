@@ -16,7 +16,8 @@ from controller.core.proofs import prove_absence
 
 if TYPE_CHECKING:
     from controller.core.ports import Clock, Directory, Inbox
-    from controller.core.targets import Spec
+    from controller.core.proofs import Proof
+    from controller.core.targets import Deletion, Spec
     from controller.core.users import UserId
 
 PRESENT_DELAYS = (
@@ -26,6 +27,12 @@ PRESENT_DELAYS = (
     timedelta(minutes=5),
 )
 """Waits between the look-ups of a claim whose user Clerk still knows; after the last it is discarded."""
+
+SECOND_SWEEP_DELAY = timedelta(seconds=90)
+"""A session token of Clerk lives for 60 s; what it wrote after the removal is found then."""
+
+HELD_DELAY = timedelta(minutes=10)
+"""Wait of a claim that would pass the limits; runs may take its user before."""
 
 RETRY_DELAY = timedelta(seconds=5)
 RETRY_DELAY_MAX = timedelta(minutes=10)
@@ -55,6 +62,8 @@ class ClaimKind(Enum):
     """`user.deleted` arrived; its proof is owed."""
     CATCH_UP = "catch_up"
     """Something happened to the user while we were suspended."""
+    SECOND_SWEEP = "second_sweep"
+    """The user was removed; a token that was still valid may have written rows since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +90,17 @@ async def absorb(event: Event, delivery: Delivery, spec: Spec, inbox: Inbox) -> 
     return await inbox.record_claim(delivery, event.user_id, ClaimKind.DELETION)
 
 
-async def settle(claim: Claim, directory: Directory, inbox: Inbox, clock: Clock) -> Settled:
+async def settle(claim: Claim, deletion: Deletion, directory: Directory, inbox: Inbox, clock: Clock) -> Settled:
     """Look the claim's user up and do what follows.
 
     Raises:
         TransientError, PermanentError: no usable answer; the caller postpones by `retry_delay`.
     """
+    if claim.kind is ClaimKind.SECOND_SWEEP and await inbox.is_swept(claim):
+        return Settled.SWEPT
     proof = await prove_absence(directory, clock, claim.user_id)
     if proof is not None:
-        removal = await inbox.settle_by_removal(claim, proof)
-        if removal.users_left == 0:
-            return Settled.REMOVED
-        await inbox.postpone_claim(claim, retry_delay(claim), answered_present=False)
-        return Settled.POSTPONED
+        return await _remove(claim, proof, deletion, inbox)
     if claim.kind is ClaimKind.CATCH_UP:
         await inbox.settle_by_creation(claim)
         return Settled.CREATED
@@ -102,6 +109,17 @@ async def settle(claim: Claim, directory: Directory, inbox: Inbox, clock: Clock)
         return Settled.DISCARDED
     await inbox.postpone_claim(claim, PRESENT_DELAYS[claim.present_answers], answered_present=True)
     return Settled.POSTPONED
+
+
+async def _remove(claim: Claim, proof: Proof, deletion: Deletion, inbox: Inbox) -> Settled:
+    removal = await inbox.settle_by_removal(claim, proof, deletion)
+    if removal.limit_reached:
+        await inbox.hold_claim(claim, HELD_DELAY)
+        return Settled.HELD_BACK
+    if removal.users_left:
+        await inbox.postpone_claim(claim, retry_delay(claim), answered_present=False)
+        return Settled.POSTPONED
+    return Settled.SWEPT if claim.kind is ClaimKind.SECOND_SWEEP else Settled.REMOVED
 
 
 def retry_delay(claim: Claim) -> timedelta:

@@ -29,6 +29,7 @@ class Drift:
     - `clerk_only`: listed users with no row in any table (a part of `missing`).
     - `orphaned`: users with rows who are not in the listing.
     - `duplicates`: profile rows beyond the first of a user; `duplicated_users`: the users who have them.
+    - `retained`: users gone from Clerk whose rows the policy leaves where they are; no part of `orphaned`.
     - `foreign`: distinct values that are not of Clerk's form (never NULL or empty); never touched.
     """
 
@@ -41,6 +42,7 @@ class Drift:
     duplicates: int
     duplicated_users: int
     foreign: int
+    retained: int = 0
     tables: tuple[TableDrift, ...] = ()
 
     @property

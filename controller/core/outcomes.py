@@ -5,7 +5,7 @@ Made by `sweeping` and `absorbing`; read by `reconciler`, `web` and `cli`. Holds
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -18,16 +18,23 @@ if TYPE_CHECKING:
 class Removal:
     """What one removing transaction did.
 
-    `users_left` could not be removed (a foreign key, a trigger, an expired proof) and are whole.
+    `users_left` could not be removed (a foreign key, a trigger, an expired proof) and are whole;
+    `limit_reached`: some of them because events had used up what the limits permit.
     """
 
     users: int = 0
     rows: int = 0
     users_left: int = 0
+    limit_reached: bool = False
 
     def __add__(self, other: Removal) -> Removal:
         """Sum of two removals."""
-        return Removal(self.users + other.users, self.rows + other.rows, self.users_left + other.users_left)
+        return Removal(
+            self.users + other.users,
+            self.rows + other.rows,
+            self.users_left + other.users_left,
+            self.limit_reached or other.limit_reached,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +53,24 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
+class Closing:
+    """What the store adds as it closes a run.
+
+    `receipts`: how many there are for this target, chained up to the hash `head` (hexadecimal; None: none yet).
+    `claims_held`: deletions announced by events and proved, which wait as they would pass the limits.
+    """
+
+    receipts: int = 0
+    head: str | None = None
+    claims_held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """One finished run. A run that failed has none: its error says why.
 
-    `found` is the drift at its start, `remaining` what it left; `declined` that a person said no.
+    `found` is the drift at its start, `remaining` what it left; `declined` that a person said no;
+    `users_waiting`: gone from Clerk's listing, but not for as long as the grace period demands.
     """
 
     run_id: str
@@ -59,7 +80,9 @@ class Outcome:
     changes: Changes
     dry_run: bool = False
     declined: bool = False
+    users_waiting: int = 0
     warnings: tuple[str, ...] = ()
+    closing: Closing = field(default_factory=Closing)
 
     @property
     def held_back(self) -> HeldBack | None:
@@ -97,5 +120,9 @@ class Settled(Enum):
     """Recorded while suspended; the user lives and has a profile."""
     POSTPONED = "postponed"
     """Clerk is away, or still says that the user lives; asked again later."""
+    HELD_BACK = "held_back"
+    """Proved, but beyond the limits: waits until they permit it, or a person does."""
+    SWEPT = "swept"
+    """Looked at again some time after the removal: what a live token had written since is gone, if anything."""
     DISCARDED = "discarded"
     """Clerk said several times over some minutes that the user lives."""

@@ -6,7 +6,6 @@ single user, which `sweeping` gathers just before the DELETE.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from controller.core.plans import (
@@ -21,7 +20,10 @@ from controller.core.plans import (
 from controller.core.targets import Action, Limits, Policy
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from controller.core.drift import Drift
+    from controller.core.suspects import Suspects
 
 PERCENT_APPLIES_FROM = 50
 """Users with rows from which the percentage counts; below it would stop at the first or second user."""
@@ -29,21 +31,8 @@ FEW_USERS = 5
 """How many users may go where the percentage does not count."""
 
 
-@dataclass(frozen=True, slots=True)
-class Suspects:
-    """What the second look said of the users missing from the listing.
-
-    `absent` were not found by the `user_id` filter either; the look may stop early, so `absent` is a
-    lower bound once it is above every limit. `contradicted` were found although they should have been
-    listed: proof that the listing hid somebody.
-    """
-
-    absent: int = 0
-    contradicted: int = 0
-
-
 def allowance(limits: Limits, users_with_rows: int) -> int:
-    """How many of `users_with_rows` users one run may remove."""
+    """How many users may go within the window, of `users_with_rows` who have rows or went within it."""
     if users_with_rows < PERCENT_APPLIES_FROM:
         return min(limits.users, FEW_USERS)
     return min(limits.users, users_with_rows * limits.percent // 100)
@@ -59,21 +48,34 @@ def plan(drift: Drift, suspects: Suspects, policy: Policy) -> Plan:
         changes.append(CreateProfiles(drift.missing))
     held_back = None
     if Action.CLEANUP in policy.actions and (drift.orphaned or suspects.contradicted):
-        held_back = _hold_back(drift, suspects, policy.limits)
-        if held_back is None and suspects.absent:
-            changes.append(RemoveUsers(suspects.absent))
+        removals, held_back = _removals(drift, suspects, policy.deletion.limits)
+        changes += removals
     if Action.FIX_DUPLICATES in policy.actions and drift.duplicates:
         changes.append(ReduceDuplicates(drift.duplicated_users, drift.duplicates))
     return Plan(tuple(changes), held_back)
 
 
-def _hold_back(drift: Drift, suspects: Suspects, limits: Limits) -> HeldBack | None:
-    base = drift.users_with_rows
+def _removals(drift: Drift, suspects: Suspects, limits: Limits) -> tuple[list[RemoveUsers], HeldBack | None]:
+    distrusted = _distrust(drift, suspects)
+    if distrusted is not None:
+        return [], distrusted
+    removals = [RemoveUsers(suspects.approved)] if suspects.approved else []
+    if not suspects.due:
+        return removals, None
+    base = drift.users_with_rows + suspects.removed - suspects.due_counted
+    permitted = allowance(limits, base)
+    if suspects.removed + suspects.due - suspects.due_counted > permitted:
+        return removals, _beyond(suspects, base, permitted, limits)
+    return [*removals, RemoveUsers(suspects.due, permitted)], None
+
+
+def _distrust(drift: Drift, suspects: Suspects) -> HeldBack | None:
+    """Refuse a listing that cannot be right; no approval helps against that."""
     if drift.clerk_users == 0:
         return HeldBack(
             HoldReason.EMPTY_SOURCE,
             drift.orphaned,
-            base,
+            drift.users_with_rows,
             f"Clerk listed no user at all while {drift.orphaned} users have rows; nothing is deleted. "
             "Check that the key is of the right instance.",
         )
@@ -81,18 +83,25 @@ def _hold_back(drift: Drift, suspects: Suspects, limits: Limits) -> HeldBack | N
         return HeldBack(
             HoldReason.PARTIAL_SOURCE,
             drift.orphaned + suspects.contradicted,
-            base,
+            drift.users_with_rows,
             f"Clerk's listing left out {suspects.contradicted} user(s) whom a look-up finds; nothing is "
             "deleted on such a listing. The next complete listing clears this.",
         )
-    permitted = allowance(limits, base)
-    if suspects.absent > permitted:
-        return HeldBack(
-            HoldReason.THRESHOLD_EXCEEDED,
-            drift.orphaned,
-            base,
-            f"{drift.orphaned} of {base} users with rows are gone from Clerk, more than the {permitted} that "
-            f"one run may remove (limits: {limits.users} users, {limits.percent} percent); nothing is "
-            "deleted. If this is right, raise spec.deletion.limits for one run.",
-        )
     return None
+
+
+def _beyond(suspects: Suspects, base: int, permitted: int, limits: Limits) -> HeldBack:
+    before = f" {suspects.removed} went within that time already;" if suspects.removed else ""
+    return HeldBack(
+        HoldReason.THRESHOLD_EXCEEDED,
+        suspects.due,
+        base,
+        f"{suspects.due} of {base} users with rows are to be removed, more than the {permitted} who may go within "
+        f"{_hours(limits.window)} (limits: {limits.users} users, {limits.percent} percent);{before} none of them is "
+        "deleted.",
+    )
+
+
+def _hours(window: timedelta) -> str:
+    hours = window.total_seconds() / 3600
+    return f"{hours:g} h"

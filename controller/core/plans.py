@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +23,19 @@ class CreateProfiles:
 
 @dataclass(frozen=True, slots=True)
 class RemoveUsers:
-    """Remove all rows of the `users` suspects, each after its own proof."""
+    """Remove the `users` who are due, each after his own proof.
+
+    `permitted`: how many users may be gone from the window at its end; None for an `approved` set, which the
+    limits do not touch.
+    """
 
     users: int
+    permitted: int | None = None
+
+    @property
+    def approved(self) -> bool:
+        """Whether a person permitted this set."""
+        return self.permitted is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +55,24 @@ class HoldReason(Enum):
     EMPTY_SOURCE = "EmptySource"
     PARTIAL_SOURCE = "PartialSource"
     THRESHOLD_EXCEEDED = "ThresholdExceeded"
+    """The set passes the limits, and has not been held back before."""
+    AWAITING_APPROVAL = "AwaitingApproval"
+    """The same set was held back before, and still waits for a person."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:
-    """A removal that the plan does not permit: `users` of `base` users with rows."""
+    """A removal that the plan does not permit: `users` of `base` users with rows.
+
+    `digest` names the stored set, where approving it would let it go; `since`: held back from then on.
+    """
 
     reason: HoldReason
     users: int
     base: int
     message: str
+    digest: str | None = None
+    since: datetime | None = None
 
     @property
     def percent(self) -> float:

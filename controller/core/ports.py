@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from controller.core.absorbing import Claim, ClaimKind, Delivery
+    from controller.core.approving import HeldSet, SetDigest
     from controller.core.drift import Drift
-    from controller.core.outcomes import Absorbed, Outcome, Removal
+    from controller.core.outcomes import Absorbed, Closing, Outcome, Removal
     from controller.core.plans import Plan
     from controller.core.proofs import Proof
-    from controller.core.targets import Policy
+    from controller.core.removals import RemovalTerms
+    from controller.core.suspects import Suspects, Terms
+    from controller.core.targets import Approval, Deletion, Policy
     from controller.core.users import Instance, ListedUser, Presence, UserId
 
 
@@ -136,23 +139,46 @@ class Run(Protocol):
     def orphaned(self) -> AsyncGenerator[Sequence[UserId], None]:
         """Yield the users with rows who are not in the desired set, in batches, in byte order."""
 
+    async def weigh(self, terms: Terms, approval: Approval | None, header: str) -> tuple[Suspects, str | None]:
+        """Note the orphaned as suspects, by the database's clock, and set apart who is due and who is approved.
+
+        Only for a complete listing that nothing contradicts. What is set apart stays as it is until the run
+        ends. The second answer says why `approval` permits nobody, if it does not.
+        """
+
+    def due(self) -> AsyncGenerator[Sequence[UserId], None]:
+        """Yield the users who are due and not approved, in batches, in byte order."""
+
+    def approved(self) -> AsyncGenerator[Sequence[UserId], None]:
+        """Yield the users who are due and approved, in batches, in byte order."""
+
+    async def hold(self, digest: SetDigest) -> HeldSet:
+        """Store the users who are due as a set that waits for a person, under its digest."""
+
+    async def approve(self, approval: Approval) -> None:
+        """Record who permitted the set, before anybody of it is removed."""
+
+    async def use_up(self, approval: Approval) -> None:
+        """Record that the set was removed: it permits nobody any more."""
+
     def duplicated(self) -> AsyncGenerator[Sequence[UserId], None]:
         """Yield the users with more than one profile row, in batches, in byte order."""
 
     async def create_profiles(self, user_ids: Sequence[UserId]) -> int:
         """Insert missing profile rows; returns how many. Never for a tombstoned user, never twice."""
 
-    async def remove_users(self, proofs: Sequence[Proof]) -> Removal:
-        """Tombstone, archive and delete all rows of these users, all of a user or nothing.
+    async def remove_users(self, proofs: Sequence[Proof], terms: RemovalTerms) -> Removal:
+        """Tombstone, archive and delete all rows of these users, all of a user or nothing, with a receipt each.
 
-        A proof that has expired, or is of another instance than the pinned one, leaves its user.
+        A proof that has expired, or is of another instance than the pinned one, leaves its user; a batch that
+        would pass the limits leaves all of them.
         """
 
     async def reduce_duplicates(self, user_ids: Sequence[UserId]) -> int:
         """Archive and delete all but the oldest profile row of each user; returns rows removed."""
 
-    async def finish(self, outcome: Outcome) -> None:
-        """Close the audit row with what the run came to."""
+    async def finish(self, outcome: Outcome) -> Closing:
+        """Close the audit row with what the run came to, and chain the receipts."""
 
 
 class Inbox(Protocol):
@@ -170,11 +196,17 @@ class Inbox(Protocol):
     async def next_claim_due(self) -> timedelta | None:
         """Return how long until a claim is due (zero: one is), or None if there is none."""
 
-    async def settle_by_removal(self, claim: Claim, proof: Proof) -> Removal:
+    async def settle_by_removal(self, claim: Claim, proof: Proof, deletion: Deletion) -> Removal:
         """Tombstone, archive, delete, and end the claim, in one transaction.
 
-        A proof that does not hold leaves user and claim as they are.
+        A proof that does not hold leaves user and claim as they are, and so do limits that it would pass.
         """
+
+    async def is_swept(self, claim: Claim) -> bool:
+        """End a second sweep if no row of its user has come back; False if one has."""
+
+    async def hold_claim(self, claim: Claim, delay: timedelta) -> None:
+        """Let the claim wait for the limits, and be due again after `delay`, by the database's clock."""
 
     async def settle_by_creation(self, claim: Claim) -> bool:
         """Insert the profile row if it is missing and not tombstoned, and end the claim."""

@@ -12,12 +12,15 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, assert_never
 
+from controller.core.approving import SetDigest, set_header
 from controller.core.contact import establish
 from controller.core.outcomes import Changes, Outcome, Removal
-from controller.core.planning import Suspects, allowance, plan
-from controller.core.plans import Change, CreateProfiles, Plan, ReduceDuplicates, RemoveUsers
+from controller.core.planning import plan
+from controller.core.plans import Change, CreateProfiles, HeldBack, HoldReason, Plan, ReduceDuplicates, RemoveUsers
 from controller.core.ports import Phase, RunLabel
 from controller.core.proofs import Proof, prove_absence
+from controller.core.removals import RemovalTerms
+from controller.core.suspects import Suspects, Terms
 from controller.errors import ClerkAnswerOdd
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ CREATED_MEANWHILE = timedelta(minutes=10)
 wide enough for the two clocks to differ."""
 LOOK_UPS_AT_ONCE = 10
 """Bounds the age of the oldest proof of a batch where the rate share is tiny: ten look-ups, not 500."""
+SECOND_LOOK_AT_MOST = 10_000
+"""Users asked for in the second look; where more are missing, each is still asked for before his own removal."""
 REMOVAL_BATCH = 500
 REMOVAL_BATCH_AGE = timedelta(minutes=1)
 """A batch is carried out once its oldest proof is this old, full or not."""
@@ -57,20 +62,49 @@ class Sweeper:
         inspection = await self.store.inspect()
         instance = await establish(self.directory, self.store, named=spec.clerk.instance_id)
         policy = spec.policy()
+        header = set_header(instance.id, spec.target, spec.deletion.policy)
         async with self.store.begin_run(RunLabel(spec.name, policy, instance, holder)) as run:
             started_at = self.clock.now()
             await self._list(run)
             found = await self._observe(run)
-            suspects, found = await self._look_again(run, found, spec, started_at)
-            planned = plan(found, suspects, policy)
+            contradicted, found = await self._look_again(run, found, started_at)
+            planned, waiting = await self._plan(run, found, contradicted, spec, header)
             await self._show(run)
             outcome = Outcome(
-                run.id, found, found, planned, intended(planned), policy.dry_run, warnings=inspection.warnings
-            )
+                run.id, found, found, planned, intended(planned), policy.dry_run,
+                users_waiting=waiting, warnings=inspection.warnings,
+            )  # fmt: skip
             if planned.changes and not policy.dry_run:
-                outcome = await self._apply(run, outcome)
-            await run.finish(outcome)
-        return outcome
+                outcome = await self._apply(run, outcome, spec)
+            closing = await run.finish(outcome)
+        return replace(outcome, closing=closing)
+
+    async def _plan(self, run: Run, found: Drift, contradicted: int, spec: Spec, header: str) -> tuple[Plan, int]:
+        """Weigh who is due, and plan; a set that passes the limits is stored under its digest.
+
+        Returns the plan, and how many users wait for the grace period.
+        """
+        deletion, suspects, refusal = spec.deletion, Suspects(contradicted=contradicted), None
+        if found.clerk_users and not contradicted:
+            terms = Terms(deletion.grace_period, spec.longest_gap, deletion.limits.window)
+            suspects, refusal = await run.weigh(terms, spec.approval, header)
+        planned = plan(found, suspects, spec.policy())
+        held_back = planned.held_back
+        if held_back is not None and held_back.reason is HoldReason.THRESHOLD_EXCEEDED:
+            planned = replace(planned, held_back=await self._hold(run, held_back, header, refusal))
+        return planned, suspects.waiting
+
+    async def _hold(self, run: Run, held_back: HeldBack, header: str, refusal: str | None) -> HeldBack:
+        digest = SetDigest(header)
+        async with aclosing(run.due()) as batches:
+            async for batch in batches:
+                digest.add(batch)
+        held = await run.hold(digest)
+        reason = HoldReason.AWAITING_APPROVAL if held.seen_before else HoldReason.THRESHOLD_EXCEEDED
+        words = [held_back.message, f"If this is right, approve the set {held.digest}.", refusal]
+        return replace(
+            held_back, reason=reason, message=" ".join(filter(None, words)), digest=held.digest, since=held.since
+        )
 
     async def _list(self, run: Run) -> None:
         listed = 0
@@ -87,16 +121,15 @@ class Sweeper:
         self.watcher.advance(Phase.OBSERVE, drift.users_with_rows)
         return drift
 
-    async def _look_again(self, run: Run, found: Drift, spec: Spec, started_at: datetime) -> tuple[Suspects, Drift]:
-        """Ask for every user missing from the listing by the `user_id` filter.
+    async def _look_again(self, run: Run, found: Drift, started_at: datetime) -> tuple[int, Drift]:
+        """Ask for the users missing from the listing by the `user_id` filter.
 
-        Ends early where the answer is settled: more are absent than may go, or the listing is proved
-        wrong. Those found are added to the desired set, and the drift is observed anew.
+        Returns how many were found who should have been listed. Ends early once there is one, for nobody is
+        deleted on such a listing. Those found are added to the desired set, and the drift is observed anew.
         """
         if found.clerk_users == 0:
-            return Suspects(), found
-        permitted = allowance(spec.limits, found.users_with_rows)
-        absent = contradicted = present = 0
+            return 0, found
+        contradicted = present = looked_at = 0
         async with aclosing(run.orphaned()) as batches:
             async for batch in batches:
                 alive = await self.directory.find(batch)
@@ -104,12 +137,11 @@ class Sweeper:
                     await run.record_listed(list(alive))
                 present += len(alive)
                 contradicted += sum(created_at < started_at - CREATED_MEANWHILE for created_at in alive.values())
-                absent += len(batch) - len(alive)
-                self.watcher.advance(Phase.SECOND_LOOK, absent + present)
-                if contradicted or absent > permitted:
+                looked_at += len(batch)
+                self.watcher.advance(Phase.SECOND_LOOK, looked_at)
+                if contradicted or looked_at >= SECOND_LOOK_AT_MOST:
                     break
-        suspects = Suspects(absent, contradicted)
-        return suspects, await run.observe() if present else found
+        return contradicted, await run.observe() if present else found
 
     async def _show(self, run: Run) -> None:
         if not self.watcher.shows:
@@ -122,29 +154,35 @@ class Sweeper:
             async for batch in batches:
                 self.watcher.show(kind, batch)
 
-    async def _apply(self, run: Run, outcome: Outcome) -> Outcome:
+    async def _apply(self, run: Run, outcome: Outcome, spec: Spec) -> Outcome:
         changes = outcome.plan.changes
         declined = deletes(outcome.plan) and not await self.watcher.permit(outcome.plan)
         if declined:
             changes = tuple(change for change in changes if isinstance(change, CreateProfiles))
         done = Changes()
         for change in changes:
-            done = await self._carry_out(run, change, done)
+            done = await self._carry_out(run, change, done, spec)
         remaining = await run.observe() if changes else outcome.found
         return replace(outcome, remaining=remaining, changes=done, declined=declined)
 
-    async def _carry_out(self, run: Run, change: Change, done: Changes) -> Changes:
+    async def _carry_out(self, run: Run, change: Change, done: Changes, spec: Spec) -> Changes:
         match change:
             case CreateProfiles():
                 return replace(done, profiles_created=await self._create_profiles(run))
-            case RemoveUsers(at_most):
-                removal, spared = await self._remove_users(run, at_most)
+            case RemoveUsers():
+                approval = spec.approval if change.approved else None
+                if approval is not None:
+                    await run.approve(approval)
+                terms = RemovalTerms.of(spec.deletion, change.permitted, approval)
+                removal, spared = await self._remove_users(run, change, terms)
+                if approval is not None:
+                    await run.use_up(approval)
                 return replace(
                     done,
-                    users_removed=removal.users,
-                    rows_removed=removal.rows,
-                    users_left=removal.users_left,
-                    users_spared=spared,
+                    users_removed=done.users_removed + removal.users,
+                    rows_removed=done.rows_removed + removal.rows,
+                    users_left=done.users_left + removal.users_left,
+                    users_spared=done.users_spared + spared,
                 )
             case ReduceDuplicates():
                 return replace(done, duplicates_removed=await self._reduce_duplicates(run))
@@ -166,33 +204,32 @@ class Sweeper:
             self.watcher.advance(Phase.REDUCE, users)
         return removed
 
-    async def _remove_users(self, run: Run, at_most: int) -> tuple[Removal, int]:
-        """Prove each suspect gone and remove those that are; the number spared comes second.
+    async def _remove_users(self, run: Run, change: RemoveUsers, terms: RemovalTerms) -> tuple[Removal, int]:
+        """Prove each user gone and remove those that are; the number spared comes second.
 
-        Rows of more users that are gone may have arrived since the plan (a restored backup, while a person
-        was thinking it over): `at_most` as many as were planned and permitted go.
+        The users are those who were weighed: rows of others that arrive meanwhile wait for the next run.
         """
-        removal, spared, permitted = Removal(), 0, at_most
+        removal, spared = Removal(), 0
         proofs: list[Proof] = []
-        async with aclosing(_in_groups(run.orphaned(), LOOK_UPS_AT_ONCE)) as groups:
+        users = run.approved() if change.approved else run.due()
+        async with aclosing(_in_groups(users, LOOK_UPS_AT_ONCE)) as groups:
             async for group in groups:
                 proved, alive, unclear = await self._prove(group)
-                proofs += proved[:permitted]
-                permitted -= len(proved)
+                proofs += proved
                 spared += alive
                 removal += Removal(users_left=unclear)
-                if self._is_due(proofs):
-                    removal += await run.remove_users(proofs)
+                if self._is_ready(proofs):
+                    removal += await run.remove_users(proofs, terms)
                     proofs = []
                     self.watcher.advance(Phase.REMOVE, removal.users)
-                if permitted <= 0:
+                if removal.limit_reached:
                     break
         if proofs:
-            removal += await run.remove_users(proofs)
+            removal += await run.remove_users(proofs, terms)
             self.watcher.advance(Phase.REMOVE, removal.users)
         return removal, spared
 
-    def _is_due(self, proofs: list[Proof]) -> bool:
+    def _is_ready(self, proofs: list[Proof]) -> bool:
         if not proofs:
             return False
         age = self.clock.elapsed() - proofs[0].asked_at
@@ -239,7 +276,7 @@ def intended(planned: Plan) -> Changes:
             case CreateProfiles(users):
                 changes = replace(changes, profiles_created=users)
             case RemoveUsers(users):
-                changes = replace(changes, users_removed=users)
+                changes = replace(changes, users_removed=changes.users_removed + users)
             case ReduceDuplicates(_, rows):
                 changes = replace(changes, duplicates_removed=rows)
             case _:

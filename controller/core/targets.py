@@ -71,12 +71,38 @@ class Target:
         return next(table for table in self.tables if table.role is Role.PROFILE)
 
 
+class DeletionPolicy(Enum):
+    """What becomes of the rows of a user who is gone; the values are those of `spec.deletion.policy`."""
+
+    ARCHIVE = "Archive"
+    """Removed, and kept in the archive for the retention."""
+    ERASE = "Erase"
+    """Removed for good, what the archive has of the user included."""
+    RETAIN = "Retain"
+    """Left where they are; only tombstone and receipt are written."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many users one run may remove unapproved; reaching a limit is allowed, passing it is not."""
+    """How many users may go unapproved within `window`, by runs and events together.
+
+    Reaching a limit is allowed, passing it is not. `percent` is of the users who have rows or were removed
+    within the window.
+    """
 
     users: int = 500
     percent: int = 10
+    window: timedelta = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """How rows may be removed: how long a user must have been absent, how many users, and what is kept."""
+
+    policy: DeletionPolicy = DeletionPolicy.ARCHIVE
+    grace_period: timedelta = timedelta(hours=24)
+    limits: Limits = field(default_factory=Limits)
+    retention: timedelta = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +115,22 @@ class ClerkSource:
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """A person's word that one stored set of users may go, whatever the limits.
+
+    `digest` names the set; `given_by` says as much of the person as can be known.
+    """
+
+    digest: str
+    given_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What a run may change."""
 
     actions: frozenset[Action] = frozenset()
-    limits: Limits = field(default_factory=Limits)
+    deletion: Deletion = field(default_factory=Deletion)
     dry_run: bool = False
 
 
@@ -108,8 +145,14 @@ class Spec:
     interval: timedelta = timedelta(hours=1)
     suspend: bool = False
     dry_run: bool = False
-    limits: Limits = field(default_factory=Limits)
+    deletion: Deletion = field(default_factory=Deletion)
+    approval: Approval | None = None
 
     def policy(self) -> Policy:
         """What a run of this resource may change."""
-        return Policy(expand(self.actions), self.limits, self.dry_run)
+        return Policy(expand(self.actions), self.deletion, self.dry_run)
+
+    @property
+    def longest_gap(self) -> timedelta:
+        """How far two complete listings may lie apart for a user's absence to go on from one to the next."""
+        return max(3 * self.interval, self.deletion.grace_period)

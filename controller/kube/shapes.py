@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from controller.core.drift import Drift
-    from controller.core.outcomes import Changes, Outcome
+    from controller.core.outcomes import Changes, Closing, Outcome
     from controller.core.plans import HeldBack
 
 TABLES_MAX = 64
@@ -29,6 +29,7 @@ def drift_shape(drift: Drift) -> dict[str, Any]:
         "duplicates": drift.duplicates,
         "clerkOnly": drift.clerk_only,
         "foreign": drift.foreign,
+        "retained": drift.retained,
         "tables": [
             {"name": table.name, "rows": table.rows, "users": table.users, "orphanedRows": table.orphaned_rows}
             for table in drift.tables[:TABLES_MAX]
@@ -49,12 +50,33 @@ def changes_shape(changes: Changes) -> dict[str, Any]:
 
 def pending_deletion_shape(held_back: HeldBack, since: str) -> dict[str, Any]:
     """Write `status.pendingDeletion`; `since` as `time_text` gives it."""
-    return {
+    digest = {"digest": held_back.digest} if held_back.digest else {}
+    return digest | {
         "users": held_back.users,
         "percent": held_back.percent,
         "reason": held_back.reason.value,
         "since": since,
     }
+
+
+def receipts_shape(closing: Closing) -> dict[str, Any]:
+    """Write `status.receipts`."""
+    return {"count": closing.receipts} | ({"head": closing.head} if closing.head else {})
+
+
+def held_since(held_back: HeldBack, otherwise: datetime) -> datetime:
+    """Since when a deletion is held back: as the database has it, else since the run that ended at `otherwise`."""
+    return held_back.since or otherwise
+
+
+def claims_held(closing: Closing) -> str:
+    """Say how many announced deletions wait for the limits; empty where none does."""
+    if not closing.claims_held:
+        return ""
+    return (
+        f"{_counted(closing.claims_held, 'deletion')} that user.deleted announced would pass the limits and wait: for "
+        "the window to go by, for higher limits, or for a run with Cleanup whose set is approved."
+    )
 
 
 def time_text(moment: datetime) -> str:
@@ -81,9 +103,13 @@ def summarize(outcome: Outcome) -> str:
         if count
     ]
     head = "Dry run, nothing was changed; it would be: " if outcome.dry_run and done else ""
-    sentences = [f"{head}{', '.join(done)}." if done else "", _spared(changes), describe_drift(outcome.remaining)]
-    if outcome.held_back:
-        sentences.insert(0, outcome.held_back.message)
+    sentences = [
+        outcome.held_back.message if outcome.held_back else "",
+        f"{head}{', '.join(done)}." if done else "",
+        _spared(changes),
+        _waiting(outcome.users_waiting),
+        describe_drift(outcome.remaining),
+    ]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -101,6 +127,13 @@ def describe_drift(drift: Drift) -> str:
         if count
     ]
     return f"Drift: {', '.join(parts)}; {_counted(drift.clerk_users, 'user')} in Clerk."
+
+
+def _waiting(users: int) -> str:
+    """Say why orphans are left."""
+    if not users:
+        return ""
+    return f"{_counted(users, 'orphaned user')} {'waits' if users == 1 else 'wait'} for the grace period."
 
 
 def _spared(changes: Changes) -> str:

@@ -20,6 +20,7 @@ from controller.kube.reading import read_struct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import timedelta
 
 GROUP = "usersync.dev"
 VERSION = "v1alpha1"
@@ -28,12 +29,21 @@ KIND = "UserSync"
 PLURAL = "usersyncs"
 RECONCILE_AT = f"{GROUP}/reconcile-at"
 """Annotation: any new value asks for a run now."""
+APPROVE_DELETION = f"{GROUP}/approve-deletion"
+"""Annotation: the digest of the held-back set that may go."""
 
 IDENTIFIER_BYTES = 63
 """PostgreSQL cuts longer identifiers silently, and would find another table or none."""
 INTERVAL_MIN_SECONDS = 30
+DURATIONS = (
+    ("spec", "deletion", "gracePeriod"),
+    ("spec", "deletion", "retention"),
+    ("spec", "deletion", "limits", "window"),
+)
+"""Fields that hold a duration of any length."""
 
 _Flag = Annotated[bool, msgspec.Meta(description="write true or false")]
+_Duration = Annotated[str, msgspec.Meta(description="write a duration such as 45s, 1h30m or 2d")]
 _Identifier = Annotated[str, msgspec.Meta(min_length=1, description="write the plain name, 1 to 63 bytes, unquoted")]
 
 
@@ -102,10 +112,16 @@ class _Limits(_Struct, frozen=True):
         500
     )
     percent: Annotated[int, msgspec.Meta(ge=0, le=100, description="write a whole number of percent, 0 to 100")] = 10
+    window: _Duration = "24h"
 
 
 class _Deletion(_Struct, frozen=True):
+    policy: Annotated[
+        str, msgspec.Meta(pattern="^(Archive|Erase|Retain)$", description="write Archive, Erase or Retain")
+    ] = "Archive"
+    grace_period: _Duration = "24h"
     limits: _Limits = _Limits()
+    retention: _Duration = "30d"
 
 
 class _Spec(_Struct, frozen=True):
@@ -119,7 +135,7 @@ class _Spec(_Struct, frozen=True):
             description="give 1 to 5 of Analyze, FixProgress, Cleanup, FixDuplicates, FullSync as a list",
         ),
     ] = ("Analyze",)
-    interval: Annotated[str, msgspec.Meta(description="write a duration such as 45s, 1h30m or 2d")] = "1h"
+    interval: _Duration = "1h"
     suspend: _Flag = False
     dry_run: _Flag = False
     tables: Annotated[
@@ -195,6 +211,9 @@ def _faults(document: Mapping[str, Any]) -> list[str]:
         faults += _faults_of_actions(actions)
     if (interval := _part(document, str, "spec", "interval")) is not None:
         faults += _faults_of_interval(interval)
+    for path in DURATIONS:
+        if (duration := _part(document, str, *path)) is not None and parse_duration(duration) is None:
+            faults.append(f"{'.'.join(path)}: write a duration such as 45s, 1h30m or 2d; it is {duration!r}")
     if (tables := _part(document, tuple[_Table, ...], "spec", "tables")) is not None:
         faults += _faults_of_tables(tables)
     schema = _part(document, _Identifier, "spec", "database", "schema")
@@ -275,9 +294,6 @@ def _is_http(url: str) -> bool:
 
 
 def _spec(spec: _Spec, name: str) -> targets.Spec:
-    interval = parse_duration(spec.interval)
-    if interval is None:  # checked by `_faults`; said here for the type checker
-        raise InvalidSpec(spec.interval)
     return targets.Spec(
         name=name,
         clerk=targets.ClerkSource(spec.clerk.api_url, spec.clerk.instance_id or None, spec.clerk.rate_limit_share),
@@ -289,11 +305,28 @@ def _spec(spec: _Spec, name: str) -> targets.Spec:
             ),
         ),
         actions=tuple(targets.Action(action) for action in spec.actions),
-        interval=interval,
+        interval=_duration(spec.interval),
         suspend=spec.suspend,
         dry_run=spec.dry_run,
-        limits=targets.Limits(spec.deletion.limits.users, spec.deletion.limits.percent),
+        deletion=_deletion(spec.deletion),
     )
+
+
+def _deletion(deletion: _Deletion) -> targets.Deletion:
+    limits = deletion.limits
+    return targets.Deletion(
+        policy=targets.DeletionPolicy(deletion.policy),
+        grace_period=_duration(deletion.grace_period),
+        limits=targets.Limits(limits.users, limits.percent, _duration(limits.window)),
+        retention=_duration(deletion.retention),
+    )
+
+
+def _duration(text: str) -> timedelta:
+    duration = parse_duration(text)
+    if duration is None:  # checked by `_faults`; said here for the type checker
+        raise InvalidSpec(text)
+    return duration
 
 
 def _secret_refs(spec: _Spec) -> SecretRefs:

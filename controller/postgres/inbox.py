@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
-from controller.core.absorbing import Claim, ClaimKind
+from controller.core.absorbing import SECOND_SWEEP_DELAY, Claim, ClaimKind
 from controller.core.outcomes import Absorbed, Removal
+from controller.core.removals import RemovalTerms
 from controller.core.users import UserId
 from controller.errors import TableUnsupported
 from controller.postgres.connections import LONG, Connections
 from controller.postgres.creating import buried, insert_profiles, lock_users, unsupported
 from controller.postgres.failures import RowsHeld
 from controller.postgres.queries import load
-from controller.postgres.removing import DELETED, ProofExpired, Removing
+from controller.postgres.receipting import LimitReached, chain, permitted_to_events
+from controller.postgres.removing import DELETED, SWEPT, ProofExpired, Removing, any_rows, count_rows
 from controller.postgres.shapes import describe
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from controller.core.absorbing import Delivery
     from controller.core.ports import Clock
     from controller.core.proofs import Proof
-    from controller.core.targets import Target
+    from controller.core.targets import Deletion, Target
     from controller.postgres.connections import Transaction
 
 T = TypeVar("T")
@@ -37,6 +39,8 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 _SQL: Final = load("inbox")
+EVENT: Final = "user.deleted event"
+"""On whose request, in receipts."""
 
 
 @dataclass(slots=True)
@@ -94,29 +98,60 @@ class PostgresInbox:
 
         return await self.connections.transact(look)
 
-    async def settle_by_removal(self, claim: Claim, proof: Proof) -> Removal:
+    async def settle_by_removal(self, claim: Claim, proof: Proof, deletion: Deletion) -> Removal:
         """Tombstone, archive, delete, and end the user's claims, in one transaction."""
         if proof.user_id != claim.user_id:
             return Removal(users_left=1)
+        swept = claim.kind is ClaimKind.SECOND_SWEEP
 
         async def remove(transaction: Transaction) -> Removal:
-            await lock_users(transaction, self.target.schema, [claim.user_id])
+            schema = self.target.schema
+            await lock_users(transaction, schema, [claim.user_id])
             shapes = await describe(transaction, self.target)
-            removing = Removing(self.target.schema, shapes, self.clock, DELETED)
-            removed, rows = await removing.remove(transaction, [proof])
-            if not removed:
+            permitted = await permitted_to_events(transaction, schema, deletion.limits, shapes.profile)
+            terms = RemovalTerms.of(deletion, permitted)
+            removing = Removing(schema, shapes, self.clock, terms, SWEPT if swept else DELETED, EVENT)
+            gone = await removing.remove(transaction, [proof])
+            if not gone:
                 return Removal(users_left=1)
-            await transaction.change(_SQL["end_claims_of"], self.target.schema, claim.user_id)
-            return Removal(1, rows)
+            if not swept:
+                await transaction.change(_SQL["record_second_sweeps"], schema, list(gone), SECOND_SWEEP_DELAY)
+            return Removal(1, count_rows(gone))
 
         try:
-            return await self.connections.transact(remove, limits=LONG)
+            removal = await self.connections.transact(remove, limits=LONG)
         except ProofExpired:
             return Removal(users_left=1)
+        except LimitReached:
+            log.warning("claim_beyond_limits", claim=claim.id)
+            return Removal(users_left=1, limit_reached=True)
         except RowsHeld as held:
             log.warning("user_left", reason=str(held))
             log.debug("user_left", user_id=claim.user_id)
             return Removal(users_left=1)
+        await self.connections.transact(lambda transaction: chain(transaction, self.target.schema))
+        return removal
+
+    async def is_swept(self, claim: Claim) -> bool:
+        """End a second sweep if no row of its user has come back."""
+
+        async def look(transaction: Transaction) -> bool:
+            await lock_users(transaction, self.target.schema, [claim.user_id])
+            shapes = await describe(transaction, self.target)
+            if await any_rows(transaction, shapes, [claim.user_id]):
+                return False
+            await transaction.change(_SQL["end_claim"], claim.id)
+            return True
+
+        return await self.connections.transact(look, limits=LONG)
+
+    async def hold_claim(self, claim: Claim, delay: timedelta) -> None:
+        """Let the claim wait for the limits, by the database's clock."""
+
+        async def hold(transaction: Transaction) -> None:
+            await transaction.change(_SQL["hold_claim"], claim.id, delay)
+
+        await self.connections.transact(hold)
 
     async def settle_by_creation(self, claim: Claim) -> bool:
         """Insert the profile row if it is missing and the user not buried, and end the claim."""

@@ -7,6 +7,7 @@ anything is joined. Used by `runs`.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from controller.core.drift import Drift, TableDrift
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from controller.postgres.shapes import Shapes
 
 _SQL: Final = load("observing")
-_RUNS: Final = load("runs")
 PAGE: Final = 500
 # A merge join of texts compares by the collation, which the planner takes to be free: 8 to 14 times slower
 # than hashing where it is not "C".
@@ -37,14 +37,29 @@ async def record_listed(transaction: Transaction, run_id: UUID, user_ids: Sequen
     await transaction.copy("listed", ("run_id", "user_id"), lines.encode("ascii"))
 
 
-async def observe(transaction: Transaction, run_id: UUID, recorded: int, target: Target, shapes: Shapes) -> Drift:
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What is compared: the listing of a run, `recorded` ids, with the tables of a target.
+
+    `retains`: the policy leaves the rows of tombstoned users where they are.
+    """
+
+    run_id: UUID
+    recorded: int
+    target: Target
+    shapes: Shapes
+    retains: bool = False
+
+
+async def observe(transaction: Transaction, observation: Observation) -> Drift:
     """Compare everything and keep the sets for the pages of `drifted_page`; what was kept before goes.
 
-    `recorded` is how many ids the run has written. The transaction has to be REPEATABLE READ.
+    The users who are due or approved stay as they were marked. The transaction has to be REPEATABLE READ.
 
     Raises:
         ListingIncomplete: fewer are there; whoever is not among them would look like an orphan.
     """
+    run_id, recorded, target, shapes = observation.run_id, observation.recorded, observation.target, observation.shapes
     there = await transaction.value(_SQL["count_listed"], run_id)
     if there != recorded:
         message = (
@@ -53,13 +68,15 @@ async def observe(transaction: Transaction, run_id: UUID, recorded: int, target:
         )
         raise ListingIncomplete(message)
     await transaction.execute(PLANNER_SETTINGS)
-    await transaction.change(_RUNS["forget_drifted"], [str(run_id)])
+    await transaction.change(_SQL["forget_observed"], run_id)
     places = {shape.name: place for place, shape in enumerate(shapes.tables)}
     parts = [shape.sql(_SQL["rows_per_user"], place=str(places[shape.name])) for shape in shapes.tables]
     query = _SQL["observe"].sql(fragments={"parts": "\nUNION ALL\n".join(parts or [_SQL["no_rows"].sql()])})
     profile = shapes.profile
     profile_place = places[profile.name] if profile is not None else -1
-    row = await transaction.row(query, run_id, target.schema, CLERK_ID_PATTERN, profile is not None, profile_place)
+    row = await transaction.row(
+        query, run_id, target.schema, CLERK_ID_PATTERN, profile is not None, profile_place, observation.retains
+    )
     return _drift(row, list(places))
 
 
@@ -78,6 +95,7 @@ def _drift(row: Any, names: list[str]) -> Drift:
         duplicates=row["duplicates"],
         duplicated_users=row["duplicated_users"],
         foreign=row["foreign"],
+        retained=row["unlisted"] - row["orphaned"],
         tables=tuple(
             TableDrift(name, int(entry["rows"]), int(entry["users"]), int(entry["orphaned_rows"]))
             for name, entry in per_table

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 IDENTIFIERS: Final = frozenset({"schema", "table", "user_id", "created_at"})
 """Placeholders that `Query.sql` quotes."""
-FRAGMENTS: Final = frozenset({"parts", "place", "columns", "values", "ranking"})
+FRAGMENTS: Final = frozenset({"parts", "place", "columns", "values", "ranking", "names", "texts", "content"})
 """Placeholders for SQL that this package has put together from other queries and from quoted identifiers."""
 
 _HEADER = re.compile(r"^-- (?P<name>[a-z_]+)\((?P<arguments>[a-z_, ]*)\)$", re.MULTILINE)
@@ -33,6 +33,11 @@ class QueryMisdeclared(ValueError):
 def quoted(identifier: str) -> str:
     """Quote an identifier by the server's rules, whatever characters it has."""
     return '"' + identifier.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Write a text as a constant by the server's rules, whatever its setting for backslashes."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,16 @@ from uuid import uuid4
 import structlog
 
 from controller.core.outcomes import Removal
+from controller.core.targets import DeletionPolicy
 from controller.errors import UserSyncError
+from controller.postgres import suspecting
 from controller.postgres.connections import LONG
 from controller.postgres.creating import buried, insert_profiles, lock_users, only_missing, unsupported
 from controller.postgres.failures import RowsHeld
 from controller.postgres.locking import RunLock, acquire
-from controller.postgres.observing import drifted_page, observe, record_listed
+from controller.postgres.observing import Observation, drifted_page, observe, record_listed
 from controller.postgres.queries import load
+from controller.postgres.receipting import LimitReached, chain, closing, note_users
 from controller.postgres.removing import (
     ORPHANED,
     ProofExpired,
@@ -31,6 +34,7 @@ from controller.postgres.removing import (
     all_orphaned,
     by_halves,
     collect_places,
+    count_rows,
     goes_by_place,
     reduce_duplicates,
 )
@@ -41,14 +45,18 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from uuid import UUID
 
+    from controller.core.approving import HeldSet, SetDigest
     from controller.core.drift import Drift
-    from controller.core.outcomes import Outcome
+    from controller.core.outcomes import Closing, Outcome
     from controller.core.ports import Clock, RunLabel
     from controller.core.proofs import Proof
-    from controller.core.targets import Target
+    from controller.core.removals import RemovalTerms
+    from controller.core.suspects import Suspects, Terms
+    from controller.core.targets import Approval, Target
     from controller.core.users import UserId
     from controller.postgres.connections import Connections, Transaction
     from controller.postgres.locking import LockTimes
+    from controller.postgres.removing import Rows
     from controller.postgres.shapes import Shapes
 
 log = structlog.get_logger(__name__)
@@ -65,6 +73,7 @@ class PostgresRun:
     """A `core.ports.Run`. `places_noted_at` in seconds of the clock; None: not yet, or void."""
 
     lock: RunLock
+    label: RunLabel
     target: Target
     shapes: Shapes
     clock: Clock
@@ -90,12 +99,49 @@ class PostgresRun:
 
     async def observe(self) -> Drift:
         """Compare the desired set with the tables."""
+        retains = self.label.policy.deletion.policy is DeletionPolicy.RETAIN
+        observation = Observation(self.lock.run_id, self.recorded, self.target, self.shapes, retains)
 
         async def compare(transaction: Transaction) -> Drift:
-            return await observe(transaction, self.lock.run_id, self.recorded, self.target, self.shapes)
+            return await observe(transaction, observation)
+
+        async def note(transaction: Transaction) -> None:
+            await note_users(transaction, self.target.schema, drift.users_with_rows)
 
         self.places_noted_at = None
-        return await self.lock.transact(compare, limits=LONG, isolation="repeatable_read")
+        drift = await self.lock.transact(compare, limits=LONG, isolation="repeatable_read")
+        await self.lock.transact(note)
+        return drift
+
+    async def weigh(self, terms: Terms, approval: Approval | None, header: str) -> tuple[Suspects, str | None]:
+        """Note the orphaned as suspects, and set apart who is due and who is approved."""
+        run_id, schema = self.lock.run_id, self.target.schema
+
+        async def look(transaction: Transaction) -> tuple[Suspects, str | None]:
+            await suspecting.weigh(transaction, run_id, schema, self.label.instance.id, terms)
+            refusal = None
+            if approval is not None:
+                refusal = await suspecting.set_apart(transaction, run_id, schema, approval, header)
+            return await suspecting.count(transaction, run_id, schema, terms), refusal
+
+        return await self.lock.transact(look, limits=LONG)
+
+    async def hold(self, digest: SetDigest) -> HeldSet:
+        """Store the users who are due as a set that waits for a person."""
+        run_id, schema = self.lock.run_id, self.target.schema
+        return await self.lock.transact(
+            lambda transaction: suspecting.hold(transaction, run_id, schema, digest), limits=LONG
+        )
+
+    async def approve(self, approval: Approval) -> None:
+        """Record who permitted the set."""
+        run_id, schema = self.lock.run_id, self.target.schema
+        await self.lock.transact(lambda transaction: suspecting.approve(transaction, run_id, schema, approval))
+
+    async def use_up(self, approval: Approval) -> None:
+        """Record that the set was removed."""
+        run_id, schema = self.lock.run_id, self.target.schema
+        await self.lock.transact(lambda transaction: suspecting.use_up(transaction, run_id, schema, approval))
 
     async def missing(self) -> AsyncGenerator[Sequence[UserId], None]:
         """Yield the listed, not buried users without a profile row."""
@@ -110,6 +156,16 @@ class PostgresRun:
     async def duplicated(self) -> AsyncGenerator[Sequence[UserId], None]:
         """Yield the users with more than one profile row."""
         async for batch in self._pages("duplicated"):
+            yield batch
+
+    async def due(self) -> AsyncGenerator[Sequence[UserId], None]:
+        """Yield the users who are due and not approved."""
+        async for batch in self._pages(suspecting.DUE):
+            yield batch
+
+    async def approved(self) -> AsyncGenerator[Sequence[UserId], None]:
+        """Yield the users who are due and approved."""
+        async for batch in self._pages(suspecting.APPROVED):
             yield batch
 
     async def _pages(self, kind: str) -> AsyncGenerator[list[UserId], None]:
@@ -144,7 +200,7 @@ class PostgresRun:
         except RowsHeld as held:
             raise unsupported(profile.schema, profile.name, held) from held
 
-    async def remove_users(self, proofs: Sequence[Proof]) -> Removal:
+    async def remove_users(self, proofs: Sequence[Proof], terms: RemovalTerms) -> Removal:
         """Tombstone, archive and delete all rows of these users, all of a user or nothing."""
         if not proofs:
             return Removal()
@@ -153,7 +209,7 @@ class PostgresRun:
 
         async def attempt(batch: Sequence[Proof]) -> None:
             nonlocal total
-            total += await self._remove_batch(batch)
+            total += await self._remove_batch(batch, terms)
 
         def give_up(proof: Proof, held: RowsHeld) -> None:
             nonlocal total
@@ -164,23 +220,32 @@ class PostgresRun:
         await by_halves(proofs, attempt, give_up)
         return total
 
-    async def _remove_batch(self, proofs: Sequence[Proof]) -> Removal:
+    async def _remove_batch(self, proofs: Sequence[Proof], terms: RemovalTerms) -> Removal:
         by_place = self.places_noted_at is not None
         while True:
-            removing = Removing(self.target.schema, self.shapes, self.clock, ORPHANED, self.lock.run_id, by_place)
+            removing = Removing(
+                self.target.schema, self.shapes, self.clock, terms, ORPHANED, self._requested_by(),
+                self.lock.run_id, by_place,
+            )  # fmt: skip
 
-            async def remove(transaction: Transaction, removing: Removing = removing) -> tuple[set[UserId], int]:
+            async def remove(transaction: Transaction, removing: Removing = removing) -> Rows:
                 await lock_users(transaction, self.target.schema, [proof.user_id for proof in proofs])
                 return await removing.remove(transaction, proofs)
 
             try:
-                removed, rows = await self.lock.transact(remove, limits=LONG)
+                gone = await self.lock.transact(remove, limits=LONG)
             except ProofExpired:
                 continue
+            except LimitReached:
+                log.warning("limit_reached", users=len(proofs), permitted=terms.permitted)
+                return Removal(users_left=len(proofs), limit_reached=True)
             except RowsMoved:
                 by_place = False
                 continue
-            return Removal(len(removed), rows, users_left=len(proofs) - len(removed))
+            return Removal(len(gone), count_rows(gone), users_left=len(proofs) - len(gone))
+
+    def _requested_by(self) -> str:
+        return f"run of {self.label.resource} by {self.label.holder}"
 
     async def _note_places(self, user_ids: Sequence[UserId]) -> None:
         """Scan tables without an index once for the rows of all orphans, instead of once per batch."""
@@ -213,7 +278,9 @@ class PostgresRun:
 
             async def reduce(transaction: Transaction) -> int:
                 await lock_users(transaction, self.target.schema, batch)
-                return await reduce_duplicates(transaction, profile, batch, self.lock.run_id)
+                return await reduce_duplicates(
+                    transaction, profile, batch, self.lock.run_id, self.label.policy.deletion.retention
+                )
 
             rows += await self.lock.transact(reduce)
 
@@ -224,16 +291,19 @@ class PostgresRun:
         await by_halves(user_ids, attempt, give_up)
         return rows
 
-    async def finish(self, outcome: Outcome) -> None:
-        """Close the audit row with what the run came to, and let go what is past its time."""
+    async def finish(self, outcome: Outcome) -> Closing:
+        """Close the audit row with what the run came to, chain the receipts, and let go what is past its time."""
 
-        async def close(transaction: Transaction) -> None:
+        async def close(transaction: Transaction) -> Closing:
             await transaction.change(_SQL["finish_run"], self.lock.run_id, outcome_json(outcome))
             await transaction.change(_SQL["expire_archive"], self.target.schema)
             await transaction.change(_SQL["expire_deliveries"], self.target.schema)
+            await chain(transaction, self.target.schema)
+            return await closing(transaction, self.target.schema)
 
-        await self.lock.transact(close, limits=LONG)
+        closed = await self.lock.transact(close, limits=LONG)
         self.finished = True
+        return closed
 
 
 @asynccontextmanager
@@ -251,7 +321,7 @@ async def begin_run(
 
     shapes = await connections.transact(look)
     lock = await acquire(connections, target.schema, uuid4(), label.holder, times)
-    run = PostgresRun(lock, target, shapes, clock)
+    run = PostgresRun(lock, label, target, shapes, clock)
     try:
         await lock.transact(lambda transaction: _open(transaction, lock, label), limits=LONG)
         async with lock.beating(times.beat):

@@ -7,13 +7,14 @@ the other modules of this package.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, Final
 
 from controller.core.targets import Role, Table
 from controller.errors import DatabaseRefused, RoleSeesNotAll, TableUnsupported
-from controller.postgres.queries import load, quoted
+from controller.postgres.queries import literal, load, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,6 +36,7 @@ class Shape:
     - `indexed`: some index begins with the user id; `unique_user`: one is on it alone, unique, at once.
     - `sets_created_at`: an insert has to give the time, as the column has no default.
     - `required`: other columns that refuse NULL and have no default.
+    - `layout`: all columns as JSON, a list of {name, type, generated}, in their order.
     """
 
     table: Table
@@ -46,6 +48,7 @@ class Shape:
     sets_created_at: bool
     primary_key: tuple[str, ...]
     required: tuple[str, ...]
+    layout: str
 
     @property
     def name(self) -> str:
@@ -57,6 +60,14 @@ class Shape:
         return query.sql(
             fragments=fragments, schema=self.schema, table=self.table.name, user_id=self.table.user_id_column
         )
+
+    def content(self) -> dict[str, str]:
+        """Return the fragments `names` and `texts`: the columns, and each value as PostgreSQL writes it."""
+        columns = [column["name"] for column in json.loads(self.layout)]
+        return {
+            "names": ", ".join(map(literal, columns)),
+            "texts": ", ".join(f"usersync_row.{quoted(column)}::text" for column in columns),
+        }
 
     def ranking(self) -> str:
         """Return the order in which rows of one user go from the one to keep to the last to keep."""
@@ -123,7 +134,7 @@ def _shape(table: Table, schema: str, row: Any) -> Shape:
     _check_user_id(name, table.user_id_column, row)
     return Shape(
         table, schema, row["oid"], row["indexed"], row["unique_user"], row["has_created_at"],
-        row["sets_created_at"], tuple(row["primary_key"]), tuple(row["required"]),
+        row["sets_created_at"], tuple(row["primary_key"]), tuple(row["required"]), row["columns"],
     )  # fmt: skip
 
 

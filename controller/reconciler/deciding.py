@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from controller.kube.approvals import approved_digest
 from controller.kube.specs import RECONCILE_AT
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Trigger(Enum):
 
     GENERATION = "spec_changed"
     REQUEST = "requested"
+    APPROVAL = "approved"
     SCHEDULE = "interval"
     RETRY = "retry"
 
@@ -65,6 +67,8 @@ class Standing:
     observed_generation: int
     requested: str | None
     handled: str | None
+    approval: str | None
+    handled_approval: str | None
     suspended: bool
     interval: timedelta
     failed: bool
@@ -82,6 +86,8 @@ class Standing:
             observed_generation=status.get("observedGeneration", -1),
             requested=requested_at(resource),
             handled=status.get("lastHandledReconcileAt"),
+            approval=approved_digest(resource),
+            handled_approval=status.get("lastHandledApproval"),
             suspended=resource["spec"].get("suspend") is True,
             interval=interval,
             failed=last_run.get("result") == "Failed",
@@ -107,6 +113,8 @@ def decide(standing: Standing, now: datetime, first_seen: datetime) -> Decision:
         return Run(Trigger.GENERATION)
     if unhandled:
         return Run(Trigger.REQUEST)
+    if standing.approval is not None and standing.approval != standing.handled_approval:
+        return Run(Trigger.APPROVAL)
     due = _due(standing, now, first_seen)
     if due > now:
         return Wait(due)

@@ -7,7 +7,7 @@ acted upon. Every error ends here, as conditions. Used by `dispatching`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +15,7 @@ import structlog
 
 from controller.core.targets import Spec
 from controller.errors import InvalidSpec, KubernetesUnavailable, TargetBusy, UserSyncError
+from controller.kube.approvals import approved_digest, read_approval
 from controller.kube.specs import UserSync, read_user_sync
 from controller.reconciler import statuses
 from controller.reconciler.deciding import Run, Standing, Suspend, Trigger, Wait, decide, read_time, requested_at
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from controller.core.outcomes import Outcome
     from controller.core.ports import Clock
     from controller.core.sweeping import Sweeper
+    from controller.core.targets import Approval
     from controller.kube.client import Resource, Written
     from controller.kube.events import Notice
     from controller.reconciler.metrics import Metrics
@@ -138,11 +140,11 @@ class Reconciler:
     async def _run(self, key: Key, resource: Resource, user_sync: UserSync, trigger: Trigger) -> float | None:
         start = self.tools.clock.now()
         look = _look(resource, user_sync, user_sync.spec.interval)
-        if trigger in {Trigger.GENERATION, Trigger.REQUEST}:
+        if trigger in {Trigger.GENERATION, Trigger.REQUEST, Trigger.APPROVAL}:
             await self._write(resource, lambda before: statuses.started(before, look, trigger, start))
         log.info("run_started", resource=str(key), trigger=trigger.value)
         try:
-            outcome = await self._sweep(user_sync)
+            outcome = await self._sweep(user_sync, read_approval(resource))
         except KubernetesUnavailable:
             # while the Secrets were read: no failure of the run, and nothing that could be reported now
             raise
@@ -156,10 +158,11 @@ class Reconciler:
             return await self._report_failure(key, resource, look, failure, start)
         return await self._report_success(key, resource, look, outcome, start)
 
-    async def _sweep(self, user_sync: UserSync) -> Outcome:
+    async def _sweep(self, user_sync: UserSync, approval: Approval | None) -> Outcome:
         credentials = await self.tools.api.credentials(user_sync)
-        async with self.tools.open_sweeper(user_sync.spec, credentials) as sweeper:
-            return await sweeper.sweep(user_sync.spec, holder=self.tools.holder)
+        spec = replace(user_sync.spec, approval=approval)
+        async with self.tools.open_sweeper(spec, credentials) as sweeper:
+            return await sweeper.sweep(spec, holder=self.tools.holder)
 
     async def _report_success(
         self, key: Key, resource: Resource, look: Look, outcome: Outcome, start: datetime
@@ -182,7 +185,11 @@ class Reconciler:
             rows_removed=changes.rows_removed,
             duplicates_removed=changes.duplicates_removed,
             users_left=changes.users_left,
+            users_waiting=outcome.users_waiting,
             blocked=outcome.held_back.reason.value if outcome.held_back else None,
+            claims_held=outcome.closing.claims_held,
+            receipts=outcome.closing.receipts,
+            receipts_head=outcome.closing.head,
         )
         self.tools.metrics.run_ended(key, "Succeeded", "Succeeded", span.finish - span.start)
         self.tools.metrics.run_succeeded(key, left, changes, span.finish, blocked=outcome.held_back is not None)
@@ -261,10 +268,12 @@ def _read(resource: Resource) -> tuple[UserSync | None, InvalidSpec]:
 
 
 def _look(resource: Resource, user_sync: UserSync | None, interval: timedelta) -> Look:
-    generation, requested = resource["metadata"]["generation"], requested_at(resource)
+    look = Look(
+        resource["metadata"]["generation"], requested_at(resource), interval, approval=approved_digest(resource)
+    )
     if user_sync is None:
-        return Look(generation, requested, interval)
-    return Look(generation, requested, interval, user_sync.spec.actions, user_sync.spec.dry_run)
+        return look
+    return replace(look, actions=user_sync.spec.actions, dry_run=user_sync.spec.dry_run)
 
 
 def _seconds(until: datetime | None, now: datetime) -> float:

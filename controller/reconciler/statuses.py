@@ -9,14 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from controller.core.plans import HoldReason
 from controller.errors import PermanentError, TransientError, UserSyncError
 from controller.kube.events import Notice, Severity
 from controller.kube.shapes import (
     changes_shape,
+    claims_held,
     describe_drift,
     drift_shape,
+    held_since,
     outcome_reason,
     pending_deletion_shape,
+    receipts_shape,
     summarize,
 )
 from controller.reconciler import deciding
@@ -44,6 +48,7 @@ class Look:
     interval: timedelta
     actions: tuple[Action, ...] = ()
     dry_run: bool = False
+    approval: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,11 @@ class Failure:
 
 def started(before: Mapping[str, Any], look: Look, trigger: Trigger, now: datetime) -> Status:
     """Note that a new spec, or a request, is being worked on; `observedGeneration` moves at the end only."""
-    why = {Trigger.GENERATION: "NewGeneration", Trigger.REQUEST: "RunRequested"}.get(trigger, "Retrying")
+    why = {
+        Trigger.GENERATION: "NewGeneration",
+        Trigger.REQUEST: "RunRequested",
+        Trigger.APPROVAL: "DeletionApproved",
+    }.get(trigger, "Retrying")
     wanted = [
         Condition(ConditionType.RECONCILING, State.TRUE, why, "A run is under way."),
         Condition(ConditionType.STALLED, State.FALSE, why, ""),
@@ -105,7 +114,7 @@ def suspended(before: Mapping[str, Any], look: Look, now: datetime) -> Status:
 
 def succeeded(before: Mapping[str, Any], look: Look, outcome: Outcome, span: Span) -> Status:
     """Report a run that ended well; a blocked deletion, or drift that is only reported, is no failure."""
-    held_back, summary = outcome.held_back, summarize(outcome)
+    summary = summarize(outcome)
     reason = outcome_reason(outcome)
     drift = outcome.remaining
     wanted = [
@@ -118,12 +127,7 @@ def succeeded(before: Mapping[str, Any], look: Look, outcome: Outcome, span: Spa
             "DriftFound" if drift.total else "NoDrift",
             describe_drift(drift),
         ),
-        Condition(
-            ConditionType.DELETION_BLOCKED,
-            State.of(held_back is not None),
-            held_back.reason.value if held_back else "NothingHeldBack",
-            held_back.message if held_back else "",
-        ),
+        _deletion_blocked(outcome),
     ]
     status = _handled(before, look)
     status |= {
@@ -137,7 +141,17 @@ def succeeded(before: Mapping[str, Any], look: Look, outcome: Outcome, span: Spa
     }
     _set(status, "warnings", [cut(warning) for warning in outcome.warnings[:WARNINGS_MAX]])
     _set(status, "pendingDeletion", _pending_deletion(before, outcome, span))
+    status["receipts"] = receipts_shape(outcome.closing)
     return status
+
+
+def _deletion_blocked(outcome: Outcome) -> Condition:
+    held_back, claims = outcome.held_back, claims_held(outcome.closing)
+    if held_back is not None:
+        return Condition(ConditionType.DELETION_BLOCKED, State.TRUE, held_back.reason.value, held_back.message)
+    if claims:
+        return Condition(ConditionType.DELETION_BLOCKED, State.TRUE, HoldReason.AWAITING_APPROVAL.value, claims)
+    return Condition(ConditionType.DELETION_BLOCKED, State.FALSE, "NothingHeldBack", "")
 
 
 def failed(before: Mapping[str, Any], look: Look, failure: Failure, span: Span) -> Status:
@@ -208,6 +222,7 @@ def _handled(before: Mapping[str, Any], look: Look) -> Status:
     if look.requested is not None:
         # an empty value is echoed as well: unanswered, it would ask for run after run
         status["lastHandledReconcileAt"] = look.requested
+    _set(status, "lastHandledApproval", look.approval)
     return status
 
 
@@ -237,8 +252,9 @@ def _pending_deletion(before: Mapping[str, Any], outcome: Outcome, span: Span) -
     if held_back is None:
         return None
     old = before.get("pendingDeletion") or {}
-    since = old.get("since") if old.get("reason") == held_back.reason.value else None
-    return pending_deletion_shape(held_back, since or write_time(span.finish))
+    same = old.get("reason") == held_back.reason.value and "digest" not in old
+    since = old.get("since") if same and held_back.since is None else None
+    return pending_deletion_shape(held_back, since or write_time(held_since(held_back, span.finish)))
 
 
 def _words(actions: tuple[Action, ...]) -> str:

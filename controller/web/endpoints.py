@@ -185,7 +185,7 @@ class Endpoint:
         if self.spec.suspend or self.spec.dry_run:
             await self._changed.wait()
             return
-        self._worker = worker = Worker(self.spec.name, served, self._workshop.metrics, self._workshop.pace)
+        self._worker = worker = Worker(self.spec, served, self._workshop.metrics, self._workshop.pace)
         working = asyncio.create_task(worker.run())
         changed = asyncio.create_task(self._changed.wait())
         try:

@@ -21,6 +21,7 @@ from controller.core.outcomes import Settled
 from controller.errors import TransientError, UserSyncError
 
 if TYPE_CHECKING:
+    from controller.core.targets import Spec
     from controller.runtime import Served
     from controller.web.metrics import Metrics
 
@@ -48,8 +49,9 @@ class Pace:
 class Worker:
     """Settles the claims of one resource."""
 
-    def __init__(self, resource: str, served: Served, metrics: Metrics, pace: Pace) -> None:
-        self._log = log.bind(resource=resource)
+    def __init__(self, spec: Spec, served: Served, metrics: Metrics, pace: Pace) -> None:
+        self._log = log.bind(resource=spec.name)
+        self._deletion = spec.deletion
         self._served = served
         self._metrics = metrics
         self._pace = pace
@@ -101,7 +103,9 @@ class Worker:
     async def _settle(self, claim: Claim) -> None:
         settled: Settled | None = None
         try:
-            settled = await settle(claim, self._served.directory, self._served.inbox, self._served.clock)
+            settled = await settle(
+                claim, self._deletion, self._served.directory, self._served.inbox, self._served.clock
+            )
         except UserSyncError as error:
             self._log.warning("claim_postponed", claim=claim.id, reason=error.reason, error=str(error))
             settled = await self._postpone(claim, error)

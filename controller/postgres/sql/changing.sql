@@ -14,7 +14,7 @@ SELECT user_id FROM usersync.drifted WHERE run_id = $1 AND kind = 'missing' AND 
 SELECT u.id AS user_id
 FROM unnest($2::text[]) AS u (id)
 JOIN usersync.target AS t ON t.schema_name = $1
-JOIN usersync.tombstones AS s
+JOIN usersync.buried AS s
     ON s.schema_name = $1 AND s.user_hash = sha256(t.salt || convert_to(t.instance_id || u.id, 'UTF8'));
 
 -- insert_profiles_by_index(user_ids)
@@ -28,20 +28,39 @@ SELECT {values} FROM unnest($1::text[]) AS u (id)
 WHERE NOT EXISTS (SELECT FROM {schema}.{table} AS usersync_row WHERE usersync_row.{user_id} = u.id);
 
 -- bury(schema_name, user_ids, reason)
+-- Under the users' locks: nobody else buries or lifts meanwhile.
 INSERT INTO usersync.tombstones (schema_name, user_hash, reason)
-SELECT $1, sha256(t.salt || convert_to(t.instance_id || u.id, 'UTF8')), $3
-FROM unnest($2::text[]) AS u (id)
-JOIN usersync.target AS t ON t.schema_name = $1
-ON CONFLICT DO NOTHING;
+SELECT $1, h.user_hash, $3
+FROM (
+    SELECT sha256(t.salt || convert_to(t.instance_id || u.id, 'UTF8')) AS user_hash
+    FROM unnest($2::text[]) AS u (id)
+    JOIN usersync.target AS t ON t.schema_name = $1
+) AS h
+WHERE NOT EXISTS (SELECT FROM usersync.buried AS b WHERE b.schema_name = $1 AND b.user_hash = h.user_hash);
 
--- remove_rows(schema_name, table_name, user_ids, reason, run_id)
+-- archive_rows(schema_name, table_name, user_ids, reason, run_id, layout_id, removed_at, retention)
 WITH removed AS (
     DELETE FROM {schema}.{table} AS usersync_row
     WHERE usersync_row.{user_id} = ANY($3::text[])
-    RETURNING usersync_row.{user_id}::text AS user_id, to_jsonb(usersync_row.*) AS content
+    RETURNING usersync_row.{user_id}::text AS user_id, jsonb_object(ARRAY[{names}], ARRAY[{texts}]) AS content
+),
+archived AS (
+    INSERT INTO usersync.archive
+        (schema_name, table_name, user_id, content, reason, run_id, layout_id, removed_at, expires_at)
+    SELECT $1, $2, user_id, content, $4, $5, $6, $7, $7::timestamptz + $8::interval FROM removed
 )
-INSERT INTO usersync.archive (schema_name, table_name, user_id, content, reason, run_id)
-SELECT $1, $2, user_id, content, $4, $5 FROM removed;
+SELECT user_id, count(*) AS rows FROM removed GROUP BY user_id;
+
+-- erase_rows(user_ids)
+WITH removed AS (
+    DELETE FROM {schema}.{table} AS usersync_row
+    WHERE usersync_row.{user_id} = ANY($1::text[])
+    RETURNING usersync_row.{user_id}::text AS user_id
+)
+SELECT user_id, count(*) AS rows FROM removed GROUP BY user_id;
+
+-- erase_archived(schema_name, user_ids)
+DELETE FROM usersync.archive WHERE schema_name = $1 AND user_id = ANY($2::text[]);
 
 -- rows_remain(user_ids)
 SELECT EXISTS (SELECT FROM {schema}.{table} AS usersync_row WHERE usersync_row.{user_id} = ANY($1::text[]));
@@ -59,7 +78,7 @@ SELECT user_id FROM usersync.drifted WHERE run_id = $1 AND kind = 'orphaned' AND
 -- count_places(run_id, table_name, user_ids)
 SELECT count(*) FROM usersync.places WHERE run_id = $1 AND table_name = $2 AND user_id = ANY($3::text[]);
 
--- remove_rows_by_place(schema_name, table_name, user_ids, reason, run_id)
+-- archive_rows_by_place(schema_name, table_name, user_ids, reason, run_id, layout_id, removed_at, retention)
 -- A place may hold another row by now, and names one row in each partition, hence the user id beside it.
 WITH removed AS (
     DELETE FROM {schema}.{table} AS usersync_row
@@ -67,10 +86,25 @@ WITH removed AS (
             SELECT place FROM usersync.places WHERE run_id = $5 AND table_name = $2 AND user_id = ANY($3::text[])
         ))
         AND usersync_row.{user_id} = ANY($3::text[])
-    RETURNING usersync_row.{user_id}::text AS user_id, to_jsonb(usersync_row.*) AS content
+    RETURNING usersync_row.{user_id}::text AS user_id, jsonb_object(ARRAY[{names}], ARRAY[{texts}]) AS content
+),
+archived AS (
+    INSERT INTO usersync.archive
+        (schema_name, table_name, user_id, content, reason, run_id, layout_id, removed_at, expires_at)
+    SELECT $1, $2, user_id, content, $4, $5, $6, $7, $7::timestamptz + $8::interval FROM removed
 )
-INSERT INTO usersync.archive (schema_name, table_name, user_id, content, reason, run_id)
-SELECT $1, $2, user_id, content, $4, $5 FROM removed;
+SELECT user_id, count(*) AS rows FROM removed GROUP BY user_id;
+
+-- erase_rows_by_place(user_ids, table_name, run_id)
+WITH removed AS (
+    DELETE FROM {schema}.{table} AS usersync_row
+    WHERE usersync_row.ctid = ANY(ARRAY(
+            SELECT place FROM usersync.places WHERE run_id = $3 AND table_name = $2 AND user_id = ANY($1::text[])
+        ))
+        AND usersync_row.{user_id} = ANY($1::text[])
+    RETURNING usersync_row.{user_id}::text AS user_id
+)
+SELECT user_id, count(*) AS rows FROM removed GROUP BY user_id;
 
 -- lock_rows(user_ids)
 -- A statement of its own: the ranking that follows sees every row as it will stay.
@@ -78,7 +112,7 @@ SELECT count(*) FROM (
     SELECT 1 FROM {schema}.{table} AS usersync_row WHERE usersync_row.{user_id} = ANY($1::text[]) FOR UPDATE
 ) AS locked;
 
--- reduce_duplicates(schema_name, table_name, user_ids, reason, run_id)
+-- reduce_duplicates(schema_name, table_name, user_ids, reason, run_id, layout_id, removed_at, retention)
 WITH ranked AS (
     SELECT
         usersync_row.tableoid AS part,
@@ -91,7 +125,21 @@ removed AS (
     DELETE FROM {schema}.{table} AS usersync_row
     USING ranked
     WHERE ranked.number > 1 AND usersync_row.ctid = ranked.place AND usersync_row.tableoid = ranked.part
-    RETURNING usersync_row.{user_id}::text AS user_id, to_jsonb(usersync_row.*) AS content
+    RETURNING usersync_row.{user_id}::text AS user_id, jsonb_object(ARRAY[{names}], ARRAY[{texts}]) AS content
 )
-INSERT INTO usersync.archive (schema_name, table_name, user_id, content, reason, run_id)
-SELECT $1, $2, user_id, content, $4, $5 FROM removed;
+INSERT INTO usersync.archive
+    (schema_name, table_name, user_id, content, reason, run_id, layout_id, removed_at, expires_at)
+SELECT $1, $2, user_id, content, $4, $5, $6, $7, $7::timestamptz + $8::interval FROM removed;
+
+-- add_layout(schema_name, table_name, columns)
+INSERT INTO usersync.layouts (schema_name, table_name, columns, hash)
+SELECT $1, $2, $3::jsonb, sha256(convert_to($3::jsonb::text, 'UTF8'))
+ON CONFLICT DO NOTHING;
+
+-- find_layout(schema_name, table_name, columns)
+-- A statement of its own: it sees what somebody else added a moment ago.
+SELECT id FROM usersync.layouts
+WHERE schema_name = $1 AND table_name = $2 AND hash = sha256(convert_to($3::jsonb::text, 'UTF8'));
+
+-- time()
+SELECT usersync.clock();

@@ -7,13 +7,13 @@ RETURNING 1;
 -- A new message about the same user begins its look-ups anew.
 INSERT INTO usersync.claims (schema_name, user_id, kind) VALUES ($1, $2, $3)
 ON CONFLICT (schema_name, user_id, kind)
-DO UPDATE SET attempts = 0, present_answers = 0, due_at = clock_timestamp();
+DO UPDATE SET attempts = 0, present_answers = 0, due_at = usersync.clock();
 
 -- take_claims(schema_name, limit, lease)
-UPDATE usersync.claims AS c SET due_at = clock_timestamp() + $3::interval
+UPDATE usersync.claims AS c SET due_at = usersync.clock() + $3::interval
 FROM (
     SELECT id, due_at FROM usersync.claims
-    WHERE schema_name = $1 AND due_at <= clock_timestamp()
+    WHERE schema_name = $1 AND due_at <= (SELECT usersync.clock())
     ORDER BY due_at, id
     LIMIT $2
     FOR UPDATE SKIP LOCKED
@@ -22,7 +22,7 @@ WHERE c.id = due.id
 RETURNING c.id, c.user_id, c.kind, c.attempts, c.present_answers, due.due_at AS was_due_at;
 
 -- next_claim_due(schema_name)
-SELECT greatest(due_at - clock_timestamp(), interval '0') FROM usersync.claims
+SELECT greatest(due_at - usersync.clock(), interval '0') FROM usersync.claims
 WHERE schema_name = $1
 ORDER BY due_at
 LIMIT 1;
@@ -30,12 +30,22 @@ LIMIT 1;
 -- end_claim(claim_id)
 DELETE FROM usersync.claims WHERE id = $1;
 
--- end_claims_of(schema_name, user_id)
-DELETE FROM usersync.claims WHERE schema_name = $1 AND user_id = $2;
+-- end_claims_of(schema_name, user_ids)
+DELETE FROM usersync.claims WHERE schema_name = $1 AND user_id = ANY($2::text[]);
+
+-- record_second_sweeps(schema_name, user_ids, delay)
+INSERT INTO usersync.claims (schema_name, user_id, kind, due_at)
+SELECT $1, u.id, 'second_sweep', usersync.clock() + $3::interval FROM unnest($2::text[]) AS u (id)
+ON CONFLICT (schema_name, user_id, kind) DO UPDATE SET due_at = excluded.due_at;
+
+-- hold_claim(claim_id, delay)
+UPDATE usersync.claims
+SET held_back_at = coalesce(held_back_at, usersync.clock()), due_at = usersync.clock() + $2::interval
+WHERE id = $1;
 
 -- postpone_claim(claim_id, delay, attempts, present_answers)
 UPDATE usersync.claims
-SET due_at = clock_timestamp() + $2::interval, attempts = attempts + $3, present_answers = present_answers + $4
+SET due_at = usersync.clock() + $2::interval, attempts = attempts + $3, present_answers = present_answers + $4
 WHERE id = $1;
 
 -- discard_claim(claim_id, present_answers)

@@ -1,6 +1,9 @@
 -- count_listed(run_id)
 SELECT count(*) FROM usersync.listed WHERE run_id = $1;
 
+-- forget_observed(run_id)
+DELETE FROM usersync.drifted WHERE run_id = $1 AND kind IN ('missing', 'orphaned', 'duplicated');
+
 -- rows_per_user()
 -- One of the tables observed. Grouped before anything is joined: a table has many rows per user.
 SELECT {place}::int AS place, usersync_row.{user_id}::text COLLATE "C" AS user_id, count(*) AS rows
@@ -10,7 +13,8 @@ GROUP BY usersync_row.{user_id}
 -- no_rows()
 SELECT -1 AS place, NULL::text COLLATE "C" AS user_id, 0::bigint AS rows
 
--- observe(run_id, schema_name, pattern, has_profile, profile_place)
+-- observe(run_id, schema_name, pattern, has_profile, profile_place, retains)
+-- `retains`: rows of the buried stay by policy, and are no drift.
 WITH owned AS MATERIALIZED ({parts}),
 owners AS (
     SELECT user_id, coalesce(sum(rows) FILTER (WHERE place = $5), 0) AS profile_rows
@@ -38,12 +42,18 @@ adrift AS (
         SELECT 'missing' AS kind, c.user_id
         FROM compared AS c LEFT JOIN usersync.target AS t ON t.schema_name = $2
         WHERE $4 AND c.listed AND c.profile_rows = 0 AND NOT EXISTS (
-            SELECT FROM usersync.tombstones AS s
+            SELECT FROM usersync.buried AS s
             WHERE s.schema_name = $2
                 AND s.user_hash = sha256(t.salt || convert_to(t.instance_id || c.user_id, 'UTF8'))
         )
         UNION ALL
-        SELECT 'orphaned', user_id FROM unlisted WHERE ours
+        SELECT 'orphaned', u.user_id
+        FROM unlisted AS u LEFT JOIN usersync.target AS t ON t.schema_name = $2
+        WHERE u.ours AND NOT ($6 AND EXISTS (
+            SELECT FROM usersync.buried AS s
+            WHERE s.schema_name = $2
+                AND s.user_hash = sha256(t.salt || convert_to(t.instance_id || u.user_id, 'UTF8'))
+        ))
         UNION ALL
         SELECT 'duplicated', user_id FROM compared WHERE ours AND profile_rows > 1
     ) AS found
@@ -65,7 +75,8 @@ SELECT
     count(*) FILTER (WHERE ours AND owning) AS users_with_rows,
     count(*) FILTER (WHERE listed AND profile_rows > 0) AS synced,
     count(*) FILTER (WHERE listed AND NOT owning) AS clerk_only,
-    count(*) FILTER (WHERE ours AND NOT listed) AS orphaned,
+    (SELECT count(*) FROM adrift WHERE kind = 'orphaned') AS orphaned,
+    count(*) FILTER (WHERE ours AND NOT listed) AS unlisted,
     coalesce(sum(profile_rows - 1) FILTER (WHERE ours AND profile_rows > 1), 0)::bigint AS duplicates,
     count(*) FILTER (WHERE ours AND profile_rows > 1) AS duplicated_users,
     count(*) FILTER (WHERE NOT ours) AS "foreign"

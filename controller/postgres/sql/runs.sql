@@ -7,12 +7,12 @@ ON CONFLICT (schema_name) DO NOTHING;
 SELECT fence FROM usersync.locks WHERE schema_name = $1 FOR UPDATE;
 
 -- lock_holder(schema_name, stale_seconds)
-SELECT run_id, holder, taken_at, heartbeat_at < clock_timestamp() - make_interval(secs => $2) AS stale
+SELECT run_id, holder, taken_at, heartbeat_at < usersync.clock() - make_interval(secs => $2) AS stale
 FROM usersync.locks WHERE schema_name = $1;
 
 -- take_lock(schema_name, run_id, holder)
 UPDATE usersync.locks
-SET fence = fence + 1, run_id = $2, holder = $3, taken_at = clock_timestamp(), heartbeat_at = clock_timestamp()
+SET fence = fence + 1, run_id = $2, holder = $3, taken_at = usersync.clock(), heartbeat_at = usersync.clock()
 WHERE schema_name = $1
 RETURNING fence;
 
@@ -20,7 +20,7 @@ RETURNING fence;
 SELECT 1 FROM usersync.locks WHERE schema_name = $1 AND fence = $2 AND run_id = $3 FOR KEY SHARE;
 
 -- beat(schema_name, fence, run_id)
-UPDATE usersync.locks SET heartbeat_at = clock_timestamp()
+UPDATE usersync.locks SET heartbeat_at = usersync.clock()
 WHERE schema_name = $1 AND fence = $2 AND run_id = $3
 RETURNING 1;
 
@@ -34,16 +34,16 @@ INSERT INTO usersync.runs (id, schema_name, resource, holder, instance_id, actio
 VALUES ($1, $2, $3, $4, $5, $6, $7);
 
 -- finish_run(run_id, outcome)
-UPDATE usersync.runs SET state = 'succeeded', outcome = $2::jsonb, finished_at = clock_timestamp() WHERE id = $1;
+UPDATE usersync.runs SET state = 'succeeded', outcome = $2::jsonb, finished_at = usersync.clock() WHERE id = $1;
 
 -- fail_run(run_id, reason, message)
-UPDATE usersync.runs SET state = 'failed', reason = $2, message = $3, finished_at = clock_timestamp()
+UPDATE usersync.runs SET state = 'failed', reason = $2, message = $3, finished_at = usersync.clock()
 WHERE id = $1 AND state = 'running';
 
 -- close_interrupted_runs(schema_name, run_id)
 -- Under the lock nobody else can be at work on this schema.
 UPDATE usersync.runs
-SET state = 'failed', reason = 'Interrupted', finished_at = clock_timestamp(),
+SET state = 'failed', reason = 'Interrupted', finished_at = usersync.clock(),
     message = 'The process ended in the middle of the run; the next run did what was left.'
 WHERE schema_name = $1 AND state = 'running' AND id <> $2
 RETURNING id;
@@ -58,7 +58,7 @@ DELETE FROM usersync.drifted WHERE run_id = ANY($1::text[]::uuid[]);
 DELETE FROM usersync.places WHERE run_id = ANY($1::text[]::uuid[]);
 
 -- expire_archive(schema_name)
-DELETE FROM usersync.archive WHERE schema_name = $1 AND expires_at < clock_timestamp();
+DELETE FROM usersync.archive WHERE schema_name = $1 AND expires_at < (SELECT usersync.clock());
 
 -- expire_deliveries(schema_name)
-DELETE FROM usersync.deliveries WHERE schema_name = $1 AND received_at < clock_timestamp() - interval '90 days';
+DELETE FROM usersync.deliveries WHERE schema_name = $1 AND received_at < (SELECT usersync.clock()) - interval '90 days';

@@ -58,7 +58,13 @@ SELECT
             AND r.attidentity = '' AND r.attgenerated = ''
             AND r.attname NOT IN (wanted.user_id, wanted.created_at)
         ORDER BY r.attnum
-    ) AS required
+    ) AS required,
+    (
+        SELECT json_agg(json_build_object(
+            'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'generated', a.attgenerated <> ''
+        ) ORDER BY a.attnum)::text
+        FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    ) AS columns
 FROM unnest($2::text[], $3::text[], $4::text[]) AS wanted (name, user_id, created_at)
 JOIN pg_namespace AS n ON n.nspname = $1::text
 JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = wanted.name
