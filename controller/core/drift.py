@@ -42,8 +42,8 @@ class Drift:
     duplicates: int
     duplicated_users: int
     foreign: int
-    retained: int = 0
     tables: tuple[TableDrift, ...] = ()
+    retained: int = 0
 
     @property
     def total(self) -> int:

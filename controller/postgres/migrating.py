@@ -130,5 +130,6 @@ def migration_sql(role: str | None = None) -> str:
         parts += [
             f"GRANT USAGE ON SCHEMA usersync TO {quoted(role)};",
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA usersync TO {quoted(role)};",
+            f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA usersync TO {quoted(role)};",
         ]
     return "\n\n".join([*parts, "COMMIT;", ""])

@@ -66,7 +66,7 @@ async def issue(
     counted = [limited and (bool(tables) or terms.policy is DeletionPolicy.RETAIN) for tables in rows.values()]
     texts = [json.dumps(tables, sort_keys=True) for tables in rows.values()]
     await transaction.change(
-        _SQL["issue_receipts"], schema, list(rows), texts, counted, occasion.act, occasion.reason,
+        _SQL["issue_receipts"], schema, list(rows), texts, [str(count) for count in counted], occasion.act, occasion.reason,
         occasion.requested_by, terms.approval, occasion.run_id,
     )  # fmt: skip
     if terms.permitted is not None and any(counted) and await _removed(transaction, schema, terms) > terms.permitted:
@@ -109,7 +109,7 @@ async def chain(transaction: Transaction, schema: str) -> None:
         links = []
         for row in rows:
             position, link = position + 1, next_link(link, row["content"])
-            links.append((position, row["id"], link.hex()))
+            links.append((str(position), str(row["id"]), link.hex()))
         await transaction.change(_SQL["add_links"], schema, *map(list, zip(*links, strict=True)))
 
 

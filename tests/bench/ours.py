@@ -10,10 +10,11 @@ import asyncio
 import json
 import sys
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from controller.core.ports import Phase, Unwatched
-from controller.core.targets import Action, ClerkSource, Limits, Spec
+from controller.core.targets import Action, ClerkSource, Deletion, Limits, Spec
 from controller.runtime import open_sweeper
 from controller.settings import ClerkURLs, Credentials
 from tests.bench.measuring import Stopwatch, peak_memory
@@ -55,7 +56,7 @@ async def main(url: str, key: str, database_url: str) -> None:
         "bench/bench",
         clerk=ClerkSource(api_url=url, rate_limit_share=100),
         actions=(Action.FULL_SYNC,),
-        limits=Limits(users=10**9, percent=100),
+        deletion=Deletion(grace_period=timedelta(), limits=Limits(users=10**9, percent=100)),
     )
     timing = Timing()
     async with open_sweeper(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -45,6 +46,16 @@ async def fetch_value(url: str, query: str, *arguments: object) -> Any:
     """The first column of the first row."""
     async with connected(url) as connection:
         return await connection.fetchval(query, *arguments)
+
+
+async def put_clock(url: str, ahead: timedelta) -> None:
+    """Put usersync's clock ahead of the server's, from now on and for everybody."""
+    microseconds = ahead // timedelta(microseconds=1)
+    await execute(
+        url,
+        "CREATE OR REPLACE FUNCTION usersync.clock() RETURNS timestamptz LANGUAGE sql VOLATILE PARALLEL SAFE AS "
+        f"$$ SELECT pg_catalog.clock_timestamp() + interval '{microseconds} microseconds' $$",
+    )
 
 
 async def until(url: str, condition: str, *, seconds: float = 15) -> None:

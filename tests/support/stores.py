@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from controller.core.absorbing import Delivery
 from controller.core.ports import RunLabel
 from controller.core.proofs import Proof
-from controller.core.targets import Action, Policy, Target
+from controller.core.removals import RemovalTerms
+from controller.core.targets import Action, Deletion, DeletionPolicy, Limits, Policy, Target
 from controller.core.users import Environment, Instance, UserId, parse_user_id
 from controller.postgres import Database, LockTimes
 from tests.support.fakes.clock import FakeClock
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from controller.postgres.runs import PostgresRun
 
 INSTANCE = Instance("ins_test", Environment.DEVELOPMENT)
+DELETION = Deletion(limits=Limits(1_000_000, 100))
+"""Of events, for tests that are not about limits."""
+TERMS = RemovalTerms.of(DELETION, permitted=None)
+"""Of removals, for tests that are not about limits."""
+ERASE = RemovalTerms.of(Deletion(DeletionPolicy.ERASE), permitted=None)
+RETAIN = RemovalTerms.of(Deletion(DeletionPolicy.RETAIN), permitted=None)
 OTHER_INSTANCE = Instance("ins_other", Environment.DEVELOPMENT)
 
 

@@ -171,9 +171,6 @@ NOT_YET = [
     usersync(webhook={"onUserDeleted": "Holdback"}),
     usersync(accountDeletion={"enabled": True}),
     usersync(rowLevelSecurity="Check"),
-    usersync(deletion={"gracePeriod": "24h"}),
-    usersync(deletion={"policy": "Retain"}),
-    usersync(deletion={"limits": {"window": "24h"}}),
     usersync(database=database(adminUrlSecretRef={"name": "a", "key": "b"})),
     usersync(tables=[{"name": "a", "role": "Profile", "values": {}}]),
 ]
@@ -193,4 +190,7 @@ GOOD = [
     usersync(tables=tables(*(f"{'t' * 60}{i}" for i in range(64)))),
     usersync(deletion={"limits": {"users": 0, "percent": 0}}),
     usersync(deletion={"limits": {"users": 1_000_000_000, "percent": 100}}),
+    *(usersync(deletion={"policy": policy}) for policy in ("Archive", "Erase", "Retain")),
+    *(usersync(deletion={"gracePeriod": duration}) for duration in ("0s", "10s", "24h", "1h30m", "9999d")),
+    usersync(deletion={"retention": "365d", "limits": {"window": "90m"}}),
 ]

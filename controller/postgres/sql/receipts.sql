@@ -2,9 +2,9 @@
 INSERT INTO usersync.receipts
     (schema_name, instance_id, user_hash, rows, counted, act, reason, requested_by, approval, run_id)
 SELECT
-    $1, t.instance_id, sha256(t.salt || convert_to(t.instance_id || u.id, 'UTF8')), u.rows::jsonb, u.counted,
+    $1, t.instance_id, sha256(t.salt || convert_to(t.instance_id || u.id, 'UTF8')), u.rows::jsonb, u.counted::boolean,
     $5, $6, $7, $8, $9
-FROM unnest($2::text[], $3::text[], $4::boolean[]) AS u (id, rows, counted)
+FROM unnest($2::text[], $3::text[], $4::text[]) AS u (id, rows, counted)
 JOIN usersync.target AS t ON t.schema_name = $1;
 
 -- lock_limits(schema_name)
@@ -56,8 +56,9 @@ jsonb_build_array(
 
 -- add_links(schema_name, positions, receipt_ids, hashes)
 INSERT INTO usersync.receipt_chain (schema_name, position, receipt_id, hash)
-SELECT $1, u.position, u.receipt_id, decode(u.hash, 'hex')
-FROM unnest($2::bigint[], $3::bigint[], $4::text[]) AS u (position, receipt_id, hash);
+-- Numbers as texts, as for all arrays but those of texts asyncpg would ask for the type, and set `jit` for the session.
+SELECT $1, u.position::bigint, u.receipt_id::bigint, decode(u.hash, 'hex')
+FROM unnest($2::text[], $3::text[], $4::text[]) AS u (position, receipt_id, hash);
 
 -- count_receipts(schema_name)
 SELECT count(*) FROM usersync.receipts WHERE schema_name = $1;

@@ -13,7 +13,7 @@ from controller.errors import DatabaseRefused, DatabaseUnavailable
 from controller.postgres.connections import SHORT, Connections, Limits, Transaction
 from tests.support.databases import connected, create_tables, execute, fetch_value, seed_users, user_ids
 from tests.support.pooler import pooled
-from tests.support.stores import delivery, ids, opened, proofs, running
+from tests.support.stores import DELETION, TERMS, delivery, ids, opened, proofs, running
 
 if TYPE_CHECKING:
     from controller.cli.demo.local_postgres import LocalPostgres
@@ -33,11 +33,11 @@ async def test_everything_works_through_a_transaction_mode_pooler_and_leaves_no_
         async with opened(pooler.url) as database:
             async with running(database, users[:4] + users[6:]) as run:
                 assert await run.create_profiles(ids(users[6:])) == 2
-                assert (await run.remove_users(proofs(users[4:6]))).users == 2
+                assert (await run.remove_users(proofs(users[4:6]), TERMS)).users == 2
                 assert await run.reduce_duplicates(ids(users[:1])) == 0
             await database.record_claim(delivery("m1"), ids(users)[0], ClaimKind.DELETION)
             (claim,) = await database.take_claims(5, timedelta(minutes=1))
-            assert (await database.settle_by_removal(claim, proofs(users[:1])[0])).users == 1
+            assert (await database.settle_by_removal(claim, proofs(users[:1])[0], DELETION)).users == 1
         assert await pooler.left_behind() == []
 
 

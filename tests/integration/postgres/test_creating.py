@@ -17,7 +17,7 @@ from tests.support.databases import (
     user_ids,
     user_ids_in,
 )
-from tests.support.stores import delivery, ids, opened, proofs, running
+from tests.support.stores import TERMS, delivery, ids, opened, proofs, running
 
 UNIQUE = pytest.mark.parametrize("unique", [True, False], ids=["unique-index", "no-index"])
 
@@ -75,7 +75,7 @@ async def test_a_user_who_was_not_listed_gets_no_profile(database_url: str) -> N
 async def test_a_user_buried_since_the_observation_gets_no_profile(database_url: str) -> None:
     users = user_ids(2)
     async with opened(database_url) as database, running(database, users) as run:
-        await run.remove_users(proofs(users[:1]))
+        await run.remove_users(proofs(users[:1]), TERMS)
         assert await run.create_profiles(ids(users)) == 1
     assert await user_ids_in(database_url) == users[1:]
 

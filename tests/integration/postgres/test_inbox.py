@@ -24,7 +24,7 @@ from tests.support.databases import (
     user_ids_in,
     users_with_rows,
 )
-from tests.support.stores import delivery, ids, opened, proofs, running
+from tests.support.stores import DELETION, TERMS, delivery, ids, opened, proofs, running
 
 if TYPE_CHECKING:
     from controller.core.absorbing import Claim
@@ -123,9 +123,14 @@ async def test_a_settled_removal_archives_every_row_with_its_reason(database_url
     await seed_users(database_url, [USER])
     async with opened(database_url) as database:
         claim = await claimed(database)
-        assert await database.settle_by_removal(claim, proofs([USER])[0]) == Removal(users=1, rows=7)
+        assert await database.settle_by_removal(claim, proofs([USER])[0], DELETION) == Removal(users=1, rows=7)
     rows = await fetch(database_url, "SELECT reason, run_id, count(*) AS n FROM usersync.archive GROUP BY 1, 2")
     assert [tuple(row) for row in rows] == [("deleted", None, 7)]
+
+
+async def waiting(url: str) -> list[str]:
+    """The kinds of the claims that wait."""
+    return [row["kind"] for row in await fetch(url, "SELECT kind FROM usersync.claims")]
 
 
 async def test_a_removal_settled_twice_changes_nothing_more(database_url: str) -> None:
@@ -133,15 +138,15 @@ async def test_a_removal_settled_twice_changes_nothing_more(database_url: str) -
     async with opened(database_url) as one, opened(database_url) as other:
         claim = await claimed(one)
         removals = await asyncio.gather(
-            *(database.settle_by_removal(claim, proofs([USER])[0]) for database in (one, other))
+            *(database.settle_by_removal(claim, proofs([USER])[0], DELETION) for database in (one, other))
         )
         assert sum(removal.rows for removal in removals) == 7
-        assert await one.next_claim_due() is None
+    assert await waiting(database_url) == ["second_sweep"]
 
 
 async def test_a_deleted_user_without_rows_is_buried_before_a_late_creation(database_url: str) -> None:
     async with opened(database_url) as database:
-        await database.settle_by_removal(await claimed(database), proofs([USER])[0])
+        await database.settle_by_removal(await claimed(database), proofs([USER])[0], DELETION)
         assert await database.create_profile(delivery("late"), USER) is Absorbed.TOMBSTONED
 
 
@@ -149,7 +154,9 @@ async def test_the_proof_of_another_user_settles_nothing(database_url: str) -> N
     await seed_users(database_url, user_ids(2))
     async with opened(database_url) as database:
         claim = await claimed(database)
-        assert await database.settle_by_removal(claim, proofs(user_ids(1, start=1))[0]) == Removal(users_left=1)
+        assert await database.settle_by_removal(claim, proofs(user_ids(1, start=1))[0], DELETION) == Removal(
+            users_left=1
+        )
     assert await users_with_rows(database_url) == set(user_ids(2))
 
 
@@ -158,13 +165,13 @@ async def test_all_claims_on_a_removed_user_end_with_him(database_url: str) -> N
         await database.record_claim(delivery("m0"), USER, ClaimKind.CATCH_UP)
         claims = await database.take_claims(5, LEASE)
         await database.record_claim(delivery("m1"), USER, ClaimKind.DELETION)
-        await database.settle_by_removal(claims[0], proofs([USER])[0])
-        assert await database.next_claim_due() is None
+        await database.settle_by_removal(claims[0], proofs([USER])[0], DELETION)
+    assert await waiting(database_url) == ["second_sweep"]
 
 
 async def test_a_buried_user_is_not_created_by_a_claim(database_url: str) -> None:
     async with opened(database_url) as database:
-        await database.settle_by_removal(await claimed(database), proofs([USER])[0])
+        await database.settle_by_removal(await claimed(database), proofs([USER])[0], DELETION)
         await database.record_claim(delivery("m2"), USER, ClaimKind.CATCH_UP)
         (claim,) = await database.take_claims(1, LEASE)
         assert not await database.settle_by_creation(claim)
@@ -186,7 +193,7 @@ async def test_a_creation_that_waited_for_the_removal_of_its_user_finds_him_buri
         row_lock = application.transaction()
         await row_lock.start()
         await application.execute("SELECT 1 FROM moods FOR UPDATE")
-        removing = asyncio.create_task(database.settle_by_removal(claim, proofs([USER])[0]))
+        removing = asyncio.create_task(database.settle_by_removal(claim, proofs([USER])[0], DELETION))
         await until(database_url, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
         creating = asyncio.create_task(database.create_profile(delivery("m1"), USER))
         await until(database_url, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'")
@@ -200,7 +207,7 @@ async def test_what_is_past_its_time_goes_with_the_next_finished_run(database_ur
     await seed_users(database_url, user_ids(2))
     async with opened(database_url) as database:
         async with running(database) as run:
-            await run.remove_users(proofs(user_ids(2)))
+            await run.remove_users(proofs(user_ids(2)), TERMS)
         await database.create_profile(delivery("old"), ids(user_ids(3))[2])
         await database.create_profile(delivery("new"), ids(user_ids(3))[2])
         await execute(

@@ -23,7 +23,7 @@ from tests.support.databases import (
     until,
     user_ids,
 )
-from tests.support.stores import delivery, ids, label, opened, proofs, running
+from tests.support.stores import TERMS, delivery, ids, label, opened, proofs, running
 
 if TYPE_CHECKING:
     from controller.core.ports import Run
@@ -127,7 +127,7 @@ async def test_a_cancelled_run_gives_the_lock_back(database_url: str) -> None:
 async def test_working_rows_do_not_outlive_their_run(database_url: str) -> None:
     await seed_users(database_url, user_ids(3))
     async with opened(database_url) as database, running(database, user_ids(2, start=2)) as run:
-        await run.remove_users(proofs(user_ids(1)))
+        await run.remove_users(proofs(user_ids(1)), TERMS)
     for table in ("listed", "drifted", "places"):
         assert await fetch_value(database_url, f"SELECT count(*) FROM usersync.{table}") == 0
 
@@ -172,7 +172,7 @@ async def test_a_run_that_was_taken_over_can_write_no_more(database_url: str) ->
             for attempt in (
                 lambda: dead.record_listed(ids(users)),
                 lambda: dead.create_profiles(ids(users[2:])),
-                lambda: dead.remove_users(proofs(users[:2])),
+                lambda: dead.remove_users(proofs(users[:2]), TERMS),
                 lambda: dead.reduce_duplicates(ids(users[:1])),
                 lambda: dead.finish(Outcome(dead.id, drift, drift, Plan(), Changes())),
                 lambda: anext(aiter(dead.orphaned())),

@@ -11,7 +11,7 @@ from controller.postgres import Database, migrate, migration_sql, schema_version
 from controller.postgres.migrating import migrations
 from tests.support.databases import connected, execute, fetch, fetch_value
 from tests.support.fakes.clock import FakeClock
-from tests.support.stores import ids, opened, proofs, running
+from tests.support.stores import TERMS, ids, opened, proofs, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +100,7 @@ async def test_a_role_that_was_granted_the_printed_schema_can_do_a_run(
     )
     async with opened(plain_role) as database, running(database, ["user_a", "user_c"]) as run:
         assert await run.create_profiles(ids(["user_c"])) == 1
-        assert (await run.remove_users(proofs(["user_b"]))).users == 1
+        assert (await run.remove_users(proofs(["user_b"]), TERMS)).users == 1
 
 
 async def test_a_role_that_may_not_create_is_told_what_to_run(plain_role: str) -> None:

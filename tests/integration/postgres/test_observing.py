@@ -9,7 +9,7 @@ from controller.errors import DatabaseUnavailable, ListingIncomplete, UserSyncEr
 from controller.postgres import Database
 from tests.support.databases import create_tables, execute, fetch, seed, seed_users, user_ids
 from tests.support.fakes.clock import FakeClock
-from tests.support.stores import INSTANCE, delivery, ids, label, opened, proofs, running
+from tests.support.stores import INSTANCE, TERMS, delivery, ids, label, opened, proofs, running
 
 
 async def test_counts_and_sets_are_those_of_the_tables(database_url: str) -> None:
@@ -89,7 +89,7 @@ async def test_an_observation_can_be_repeated_after_changes(database_url: str) -
     await seed_users(database_url, users[:3])
     async with opened(database_url) as database, running(database, users[:2] + users[3:]) as run:
         await run.create_profiles(ids(users[3:]))
-        await run.remove_users(proofs(users[2:3]))
+        await run.remove_users(proofs(users[2:3]), TERMS)
         again = await run.observe()
         assert (again.total, again.synced, again.users_with_rows) == (0, 3, 3)
         assert [page async for page in run.orphaned()] == []
@@ -115,7 +115,7 @@ async def test_a_buried_user_is_not_missing(database_url: str) -> None:
     await seed_users(database_url, users)
     async with opened(database_url) as database:
         async with running(database) as run:
-            await run.remove_users(proofs(users[:1]))
+            await run.remove_users(proofs(users[:1]), TERMS)
         async with running(database, users) as run:
             assert (await run.observe()).missing == 0
             assert [page async for page in run.missing()] == []
@@ -125,7 +125,7 @@ async def test_tombstones_hold_no_id(database_url: str) -> None:
     (user,) = user_ids(1)
     await seed_users(database_url, [user])
     async with opened(database_url) as database, running(database) as run:
-        await run.remove_users(proofs([user]))
+        await run.remove_users(proofs([user]), TERMS)
     (row,) = await fetch(
         database_url,
         """
@@ -208,7 +208,7 @@ async def test_columns_of_different_collations_are_compared(empty_database_url: 
         await seed(empty_database_url, table, user_ids(3))
     async with opened(empty_database_url) as database, running(database, user_ids(1)) as run:
         assert (await run.observe()).orphaned == 2
-        assert (await run.remove_users(proofs(user_ids(2, start=1)))).rows == 6
+        assert (await run.remove_users(proofs(user_ids(2, start=1)), TERMS)).rows == 6
 
 
 ODD = ['we"ird', "two words", "Größe", "select", "{user_id}", "dollar$1", "%s", "a.b", "it's", "--", "x" * 63]
@@ -236,7 +236,7 @@ async def test_any_name_of_schema_table_and_column_is_served(empty_database_url:
             drift = await run.observe()
             assert (drift.missing, drift.orphaned, drift.duplicates) == (1, 1, 1)
             assert await run.create_profiles(ids(["user_c"])) == 1
-            assert (await run.remove_users(proofs(["user_b"]))).rows == 1
+            assert (await run.remove_users(proofs(["user_b"]), TERMS)).rows == 1
             assert await run.reduce_duplicates(ids(["user_a"])) == 1
             assert (await run.observe()).total == 0
         assert (await database.create_profile(delivery("m1"), ids(["user_d"])[0])).value == "created"

@@ -18,7 +18,7 @@ from tests.support.databases import (
     user_ids,
     users_with_rows,
 )
-from tests.support.stores import delivery, ids, opened, proofs, running
+from tests.support.stores import DELETION, TERMS, delivery, ids, opened, proofs, running
 
 WHOLE = {"user_progress": 1, "tasks": 2, "daily_checkins": 2, "moods": 2}
 INDEXED = pytest.mark.parametrize("index", [True, False], ids=["indexed", "by-place"])
@@ -66,7 +66,7 @@ async def test_a_user_whom_the_database_holds_is_left_whole_and_the_others_go(
     assert callable(obstacle)
     await execute(empty_database_url, *obstacle(held))
     async with opened(empty_database_url) as database, running(database) as run:
-        assert await run.remove_users(proofs(users)) == Removal(users=19, rows=19 * 7, users_left=1)
+        assert await run.remove_users(proofs(users), TERMS) == Removal(users=19, rows=19 * 7, users_left=1)
         assert (await run.observe()).orphaned == 1
     assert await users_with_rows(empty_database_url) == {held}
     assert await rows_of(empty_database_url, held) == WHOLE
@@ -82,7 +82,7 @@ async def test_a_claim_on_a_user_whom_the_database_holds_stays(database_url: str
     async with opened(database_url) as database:
         await database.record_claim(delivery("m1"), user, ClaimKind.DELETION)
         (claim,) = await database.take_claims(1, timedelta(seconds=30))
-        assert await database.settle_by_removal(claim, proofs([user])[0]) == Removal(users_left=1)
+        assert await database.settle_by_removal(claim, proofs([user])[0], DELETION) == Removal(users_left=1)
         assert await database.next_claim_due() is not None
     assert await rows_of(database_url, user) == WHOLE
 
@@ -101,7 +101,7 @@ async def test_rows_that_refer_to_other_listed_tables_go_first(database_url: str
         "UPDATE daily_checkins AS p SET mood = (SELECT id FROM moods AS m WHERE m.user_id = p.user_id LIMIT 1)",
     )
     async with opened(database_url) as database, running(database, users[:1]) as run:
-        assert await run.remove_users(proofs(users[1:])) == Removal(users=1, rows=7)
+        assert await run.remove_users(proofs(users[1:]), TERMS) == Removal(users=1, rows=7)
     assert await rows_of(database_url, users[0]) == WHOLE
 
 
@@ -113,7 +113,7 @@ async def test_rows_that_a_cascade_would_take_along_are_archived_before_it_does(
         "UPDATE tasks SET profile = (SELECT id FROM user_progress)",
     )
     async with opened(database_url) as database, running(database) as run:
-        assert (await run.remove_users(proofs(user_ids(1)))).rows == 7
+        assert (await run.remove_users(proofs(user_ids(1)), TERMS)).rows == 7
     assert await fetch_value(database_url, "SELECT count(*) FROM usersync.archive WHERE table_name = 'tasks'") == 2
 
 
@@ -128,6 +128,6 @@ async def test_tables_that_refer_to_each_other_are_emptied_where_the_constraints
         "UPDATE tasks AS t SET mood = (SELECT id FROM moods AS m WHERE t.user_id = m.user_id LIMIT 1)",
     )
     async with opened(database_url) as database, running(database, users[:1]) as run:
-        assert await run.remove_users(proofs(users[1:])) == Removal(users=1, rows=7)
+        assert await run.remove_users(proofs(users[1:]), TERMS) == Removal(users=1, rows=7)
     assert set(await rows_of(database_url, users[1])) == set(TABLES)
     assert await users_with_rows(database_url) == {users[0]}

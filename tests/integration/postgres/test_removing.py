@@ -25,7 +25,7 @@ from tests.support.databases import (
     users_with_rows,
 )
 from tests.support.fakes.clock import FakeClock
-from tests.support.stores import OTHER_INSTANCE, delivery, ids, opened, proofs, running
+from tests.support.stores import OTHER_INSTANCE, TERMS, delivery, ids, opened, proofs, running
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -63,11 +63,19 @@ async def test_all_rows_of_a_user_go_from_all_tables_and_nobody_elses(empty_data
     async with opened(empty_database_url) as database, running(database, users[:100]) as run:
         total = Removal()
         async for batch in run.orphaned():
-            total += await run.remove_users(proofs(batch))
+            total += await run.remove_users(proofs(batch), TERMS)
         assert total == Removal(users=1200, rows=1200 * 7)
         assert (await run.observe()).total == 0
     assert await users_with_rows(empty_database_url) == {*users[:100], "system", ""}
     assert await rows_of(empty_database_url, users[0]) == WHOLE
+
+
+AS_TEXTS = """
+    SELECT jsonb_object(
+        ARRAY['id', 'user_id', 'note', 'created_at'],
+        ARRAY[id::text, user_id, note, (created_at AT TIME ZONE 'UTC')::text || '+00']
+    )::text AS content FROM {table}"""
+"""Each value of a row as PostgreSQL writes it, times in UTC."""
 
 
 @INDEXED
@@ -78,10 +86,10 @@ async def test_every_removed_row_is_archived_as_it_was(empty_database_url: str, 
     before = {
         (table, row["content"])
         for table in TABLES
-        for row in await fetch(empty_database_url, f"SELECT to_jsonb(t.*)::text AS content FROM {table} AS t")
+        for row in await fetch(empty_database_url, AS_TEXTS.format(table=table))
     }
     async with opened(empty_database_url) as database, running(database) as run:
-        await run.remove_users(proofs([user]))
+        await run.remove_users(proofs([user]), TERMS)
         run_id = run.id
     rows = await fetch(empty_database_url, "SELECT *, expires_at - removed_at AS kept FROM usersync.archive")
     assert {(row["table_name"], row["content"]) for row in rows} == before
@@ -94,7 +102,7 @@ async def test_columns_named_like_our_aliases_are_archived_too(database_url: str
     await execute(database_url, "ALTER TABLE moods ADD COLUMN usersync_row text, ADD COLUMN removed text DEFAULT 'no'")
     await seed_users(database_url, user_ids(1))
     async with opened(database_url) as database, running(database) as run:
-        await run.remove_users(proofs(user_ids(1)))
+        await run.remove_users(proofs(user_ids(1)), TERMS)
     content = await fetch_value(database_url, "SELECT content FROM usersync.archive WHERE table_name = 'moods' LIMIT 1")
     assert json.loads(content)["removed"] == "no"
     assert json.loads(content)["user_id"] == user_ids(1)[0]
@@ -105,7 +113,7 @@ async def test_a_removed_user_is_buried_and_stays_so(database_url: str) -> None:
     await seed_users(database_url, [user])
     async with opened(database_url) as database:
         async with running(database) as run:
-            await run.remove_users(proofs([user]))
+            await run.remove_users(proofs([user]), TERMS)
         assert (await database.create_profile(delivery("late"), ids([user])[0])).value == "tombstoned"
     assert await rows_of(database_url, user) == NOTHING
 
@@ -119,7 +127,7 @@ async def test_an_expired_proof_leaves_its_user_whole(empty_database_url: str, *
     async with opened(empty_database_url, clock=clock) as database, running(database) as run:
         early = proofs([old], clock)
         clock.advance(MAX_AGE + timedelta(seconds=1))
-        removal = await run.remove_users([*early, *proofs([fresh], clock)])
+        removal = await run.remove_users([*early, *proofs([fresh], clock)], TERMS)
         assert removal == Removal(users=1, rows=7, users_left=1)
     assert await rows_of(empty_database_url, old) == WHOLE
     assert await fetch_value(empty_database_url, "SELECT count(*) FROM usersync.tombstones") == 1
@@ -133,7 +141,7 @@ async def test_a_proof_that_expires_before_any_delete_leaves_its_user_whole(
     await create_tables(empty_database_url, index=True)
     await seed_users(empty_database_url, user_ids(1))
     async with opened(empty_database_url, clock=LeapingClock(leaps_at)) as database, running(database) as run:
-        removal = await run.remove_users(proofs(user_ids(1)))
+        removal = await run.remove_users(proofs(user_ids(1)), TERMS)
     kept = leaps_at <= 5
     assert removal.users_left == int(kept)
     assert await rows_of(empty_database_url, user_ids(1)[0]) == (WHOLE if kept else NOTHING)
@@ -142,7 +150,7 @@ async def test_a_proof_that_expires_before_any_delete_leaves_its_user_whole(
 async def test_a_proof_of_another_instance_leaves_its_user_whole(database_url: str) -> None:
     await seed_users(database_url, user_ids(1))
     async with opened(database_url) as database, running(database) as run:
-        removal = await run.remove_users(proofs(user_ids(1), instance=OTHER_INSTANCE))
+        removal = await run.remove_users(proofs(user_ids(1), instance=OTHER_INSTANCE), TERMS)
         assert removal == Removal(users_left=1)
     assert await rows_of(database_url, user_ids(1)[0]) == WHOLE
     assert await fetch_value(database_url, "SELECT count(*) FROM usersync.archive") == 0
@@ -151,13 +159,13 @@ async def test_a_proof_of_another_instance_leaves_its_user_whole(database_url: s
 async def test_without_a_pinned_instance_nobody_is_removed(database_url: str) -> None:
     await seed_users(database_url, user_ids(1))
     async with opened(database_url, pin=False) as database, running(database) as run:
-        assert await run.remove_users(proofs(user_ids(1))) == Removal(users_left=1)
+        assert await run.remove_users(proofs(user_ids(1)), TERMS) == Removal(users_left=1)
     assert await rows_of(database_url, user_ids(1)[0]) == WHOLE
 
 
 async def test_no_proofs_remove_nobody(database_url: str) -> None:
     async with opened(database_url) as database, running(database) as run:
-        assert await run.remove_users([]) == Removal()
+        assert await run.remove_users([], TERMS) == Removal()
 
 
 @INDEXED
@@ -170,7 +178,7 @@ async def test_a_proved_user_whom_the_observation_did_not_find_is_removed_whole(
     await seed_users(empty_database_url, users[:1])
     async with opened(empty_database_url) as database, running(database) as run:
         await seed_users(empty_database_url, users[1:])
-        assert await run.remove_users(proofs(users)) == Removal(users=2, rows=14)
+        assert await run.remove_users(proofs(users), TERMS) == Removal(users=2, rows=14)
     assert await users_with_rows(empty_database_url) == set()
 
 
@@ -178,10 +186,10 @@ async def test_a_row_that_moved_since_its_place_was_noted_is_removed_all_the_sam
     users = user_ids(3)
     await seed_users(database_url, users)
     async with opened(database_url) as database, running(database) as run:
-        await run.remove_users(proofs(users[:1]))
+        await run.remove_users(proofs(users[:1]), TERMS)
         assert run.places_noted_at is not None
         await execute(database_url, "UPDATE tasks SET note = 'moved'")
-        assert await run.remove_users(proofs(users[1:])) == Removal(users=2, rows=14)
+        assert await run.remove_users(proofs(users[1:]), TERMS) == Removal(users=2, rows=14)
     assert await users_with_rows(database_url) == set()
 
 
@@ -189,7 +197,7 @@ async def test_a_place_that_holds_another_users_row_by_now_is_left_alone(databas
     gone, living = user_ids(2)
     await seed_users(database_url, [gone])
     async with opened(database_url) as database, running(database, [living]) as run:
-        await run.remove_users(proofs([user_ids(1, start=9)[0]]))
+        await run.remove_users(proofs([user_ids(1, start=9)[0]]), TERMS)
         await run._note_places(ids([gone]))
         assert run.places_noted_at is not None
         await execute(
@@ -198,7 +206,7 @@ async def test_a_place_that_holds_another_users_row_by_now_is_left_alone(databas
             "VACUUM tasks",
             f"INSERT INTO tasks (user_id) SELECT '{living}' FROM generate_series(1, 50)",
         )
-        assert await run.remove_users(proofs([gone])) == Removal(users=1, rows=5)
+        assert await run.remove_users(proofs([gone]), TERMS) == Removal(users=1, rows=5)
     assert (await rows_of(database_url, living))["tasks"] == 50
 
 
@@ -207,10 +215,10 @@ async def test_places_are_noted_anew_after_a_while(database_url: str) -> None:
     users = user_ids(2)
     await seed_users(database_url, users)
     async with opened(database_url, clock=clock) as database, running(database) as run:
-        await run.remove_users(proofs(users[:1], clock))
+        await run.remove_users(proofs(users[:1], clock), TERMS)
         await seed(database_url, "moods", users[1:])
         clock.advance(timedelta(minutes=1))
-        assert await run.remove_users(proofs(users[1:], clock)) == Removal(users=1, rows=8)
+        assert await run.remove_users(proofs(users[1:], clock), TERMS) == Removal(users=1, rows=8)
     assert await users_with_rows(database_url) == set()
 
 
@@ -226,7 +234,7 @@ async def test_a_partitioned_table_without_an_index_is_emptied_of_the_user_alone
     )
     await seed(database_url, "moods", users)
     async with opened(database_url) as database, running(database, users[:20]) as run:
-        assert (await run.remove_users(proofs(users[20:]))).rows == 20
+        assert (await run.remove_users(proofs(users[20:]), TERMS)).rows == 20
     assert await users_with_rows(database_url) == set(users[:20])
 
 
@@ -256,7 +264,7 @@ async def test_no_snapshot_ever_shows_a_part_of_a_user(empty_database_url: str, 
     watching = asyncio.create_task(watch())
     async with opened(empty_database_url) as database, running(database, users[:10]) as run:
         for start in range(10, 300, 20):
-            await run.remove_users(proofs(users[start : start + 20]))
+            await run.remove_users(proofs(users[start : start + 20]), TERMS)
     ended.set()
     await watching
     assert looks > 3
@@ -282,12 +290,12 @@ async def test_a_back_end_killed_in_the_middle_leaves_every_user_whole(empty_dat
     )
     async with opened(empty_database_url) as database, running(database) as run:
         with pytest.raises(Exception, match="terminating connection"):
-            await run.remove_users(proofs(users))
+            await run.remove_users(proofs(users), TERMS)
         assert await rows_of(empty_database_url, users[0]) == WHOLE
         assert await fetch_value(empty_database_url, "SELECT count(*) FROM usersync.archive") == 0
         assert await fetch_value(empty_database_url, "SELECT count(*) FROM usersync.tombstones") == 0
         await execute(empty_database_url, "DROP TABLE armed", "CREATE TABLE armed ()")
-        assert (await run.remove_users(proofs(users))).users == 50
+        assert (await run.remove_users(proofs(users), TERMS)).users == 50
     assert await users_with_rows(empty_database_url) == set()
 
 
@@ -297,8 +305,8 @@ async def test_a_run_and_an_event_remove_the_same_users_without_a_deadlock(empty
     await seed_users(empty_database_url, users)
     async with opened(empty_database_url) as one, opened(empty_database_url) as other, running(one) as run:
         await asyncio.gather(
-            run.remove_users(proofs(users)),
-            run.remove_users(proofs(users[::-1])),
+            run.remove_users(proofs(users), TERMS),
+            run.remove_users(proofs(users[::-1]), TERMS),
             *(other.create_profile(delivery(user), user) for user in users),
         )
         profiles = await users_with_rows(empty_database_url, tables=("user_progress",))
@@ -314,7 +322,7 @@ async def test_the_lock_of_a_user_is_taken_before_anything_is_read(empty_databas
     async with opened(empty_database_url) as database, running(database) as run, connected(empty_database_url) as other:
         async with other.transaction():
             await other.execute("SELECT pg_advisory_xact_lock(hashtextextended('public/' || $1, 1970694498))", user)
-            removing = asyncio.create_task(run.remove_users(proofs([user])))
+            removing = asyncio.create_task(run.remove_users(proofs([user]), TERMS))
             await until(
                 empty_database_url, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
             )
@@ -332,7 +340,9 @@ async def test_who_locks_several_users_in_another_order_waits_instead_of_deadloc
     async with opened(empty_database_url) as database, running(database) as run, connected(empty_database_url) as other:
         async with other.transaction():
             await other.execute("SELECT pg_advisory_xact_lock(hashtextextended('public/' || $1, 1970694498))", users[1])
-            removing = asyncio.gather(run.remove_users(proofs(users)), run.remove_users(proofs(users[::-1])))
+            removing = asyncio.gather(
+                run.remove_users(proofs(users), TERMS), run.remove_users(proofs(users[::-1]), TERMS)
+            )
             await until(empty_database_url, "SELECT count(*) = 2 FROM pg_locks WHERE NOT granted")
         removals = await removing
     assert sum(removal.rows for removal in removals) == 21

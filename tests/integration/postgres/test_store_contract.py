@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,12 +11,12 @@ import pytest
 from controller.core.targets import Target
 from controller.postgres import Database
 from tests.support.contracts.store import LABEL, BusyContract, InboxContract, StoreContract
-from tests.support.databases import connected, create_tables, execute, fetch
+from tests.support.databases import connected, create_tables, execute, fetch, put_clock
 from tests.support.fakes.clock import START, FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from controller.core.users import UserId
 
@@ -28,6 +29,7 @@ class PostgresPremises:
     store: Database
     inbox: Database
     clock: FakeClock = field(default_factory=FakeClock)
+    ahead: timedelta = field(default_factory=timedelta)
 
     async def add_row(self, table: str, user_id: str | None, created_at: datetime | None = None) -> None:
         async with connected(self.url) as connection:
@@ -46,8 +48,8 @@ class PostgresPremises:
 
     async def let_pass(self, time: timedelta) -> None:
         self.clock.advance(time)
-        async with connected(self.url) as connection:
-            await connection.execute("UPDATE usersync.claims SET due_at = due_at - $1::interval", time)
+        self.ahead += time
+        await put_clock(self.url, self.ahead)
 
     def elapsed(self) -> float:
         return self.clock.elapsed()

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from controller.core.absorbing import ClaimKind, Delivery
+from controller.core.absorbing import SECOND_SWEEP_DELAY, ClaimKind, Delivery
+from controller.core.approving import VALID_FOR, SetDigest
 from controller.core.drift import TableDrift
 from controller.core.outcomes import Absorbed, Changes, Outcome, Removal
 from controller.core.plans import Plan
 from controller.core.ports import RunLabel
 from controller.core.proofs import MAX_AGE, Proof
-from controller.core.targets import Policy
+from controller.core.removals import RemovalTerms
+from controller.core.suspects import Suspects, Terms
+from controller.core.targets import Approval, Deletion, DeletionPolicy, Limits, Policy
 from controller.core.users import Environment, Instance, UserId
 from controller.errors import TargetBusy, WrongInstance
 
@@ -22,11 +25,18 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from controller.core.absorbing import Claim
+    from controller.core.approving import HeldSet
     from controller.core.ports import Inbox, Run, Store
 
 INSTANCE = Instance("ins_one", Environment.PRODUCTION)
 OTHER_INSTANCE = Instance("ins_two", Environment.PRODUCTION)
 LABEL = RunLabel("app/production", Policy(), INSTANCE, "contract")
+DELETION = Deletion(limits=Limits(1_000_000, 100))
+TERMS = RemovalTerms.of(DELETION, permitted=None)
+"""For what is not about limits."""
+HOUR = Terms(grace_period=timedelta(hours=1), longest_gap=timedelta(hours=3), window=timedelta(hours=24))
+AT_ONCE = replace(HOUR, grace_period=timedelta())
+HEADER = "what the set is bound to"
 A, B, C, D = (UserId(f"user_{letter}") for letter in "abcd")
 PROFILE, DATA = "user_progress", "moods"
 LEASE = timedelta(minutes=5)
@@ -80,6 +90,24 @@ async def observe(run: Run, *listed: UserId) -> None:
     """Record the listing and compare."""
     await run.record_listed(listed)
     await run.observe()
+
+
+async def weighed(premises: Premises, *listed: UserId, label: RunLabel = LABEL) -> tuple[Suspects, list[UserId]]:
+    """A run that lists these users: what the suspects come to, and who is due."""
+    async with premises.store.begin_run(label) as run:
+        await observe(run, *listed)
+        suspects, _ = await run.weigh(HOUR, None, HEADER)
+        return suspects, await walk(run.due())
+
+
+async def hold(premises: Premises, *listed: UserId) -> HeldSet:
+    """A run that lists these users, and holds back all others who have rows."""
+    async with premises.store.begin_run(LABEL) as run:
+        await observe(run, *listed)
+        await run.weigh(AT_ONCE, None, HEADER)
+        digest = SetDigest(HEADER)
+        digest.add(await walk(run.due()))
+        return await run.hold(digest)
 
 
 async def take_one(premises: Premises) -> Claim:
@@ -145,12 +173,206 @@ class StoreContract:
             assert (await run.observe()).total == 0
         assert await users(premises, PROFILE) == [A, B, C]
 
+    async def test_a_user_is_due_once_absent_for_the_grace_period_from_one_listing_to_the_next(
+        self, premises: Premises
+    ) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        assert await weighed(premises, B) == (Suspects(waiting=1), [])
+        await premises.let_pass(timedelta(minutes=59))
+        assert await weighed(premises, B) == (Suspects(waiting=1), [])
+        await premises.let_pass(timedelta(minutes=1))
+        assert await weighed(premises, B) == (Suspects(due=1), [A])
+
+    async def test_weighing_twice_in_a_run_ages_nobody(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, B)
+            first = await run.weigh(HOUR, None, HEADER)
+            await premises.let_pass(timedelta(hours=2))
+            assert await run.weigh(HOUR, None, HEADER) == first == (Suspects(waiting=1), None)
+
+    async def test_a_user_seen_again_is_absent_anew(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        await weighed(premises, B)
+        await premises.let_pass(timedelta(minutes=40))
+        await weighed(premises, A, B)
+        await premises.let_pass(timedelta(minutes=40))
+        assert await weighed(premises, B) == (Suspects(waiting=1), [])
+
+    async def test_a_gap_between_listings_begins_the_absence_anew(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        await weighed(premises, B)
+        await premises.let_pass(HOUR.longest_gap + timedelta(seconds=1))
+        assert await weighed(premises, B) == (Suspects(waiting=1), [])
+
+    async def test_another_instance_begins_the_absence_anew(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        await weighed(premises, B)
+        await premises.let_pass(timedelta(hours=1))
+        label = replace(LABEL, instance=OTHER_INSTANCE)
+        assert await weighed(premises, B, label=label) == (Suspects(waiting=1), [])
+
+    async def test_a_tombstoned_user_whose_rows_came_back_is_due_at_once(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, B)
+            await run.remove_users([proof(premises, A)], TERMS)
+        await premises.add_row(DATA, A)
+        assert await weighed(premises, B) == (Suspects(due=1), [A])
+
+    async def test_a_held_claim_makes_its_user_due(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        await premises.inbox.record_claim(Delivery("msg_1", "user.deleted"), A, ClaimKind.DELETION)
+        assert await weighed(premises, B) == (Suspects(waiting=1), [])
+        await premises.inbox.hold_claim(await take_one(premises), timedelta(minutes=10))
+        assert await weighed(premises, B) == (Suspects(due=1), [A])
+
+    async def test_an_approval_permits_the_very_set_and_whoever_joins_later_waits(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B, C, D)
+        held = await hold(premises, C, D)
+        approval = Approval(held.digest, "somebody")
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, D)
+            assert await run.weigh(AT_ONCE, approval, HEADER) == (Suspects(due=1, approved=2), None)
+            assert (await walk(run.approved()), await walk(run.due())) == ([A, B], [C])
+
+    async def test_who_came_back_in_between_is_permitted_by_no_older_approval(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B, C)
+        held = await hold(premises, C)
+        await hold(premises, A, C)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, C)
+            approval = Approval(held.digest, "somebody")
+            assert await run.weigh(AT_ONCE, approval, HEADER) == (Suspects(due=1, approved=1), None)
+            assert (await walk(run.approved()), await walk(run.due())) == ([B], [A])
+
+    async def test_the_same_set_held_again_has_the_same_digest_and_waits_since_the_first_time(
+        self, premises: Premises
+    ) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B, C)
+        first = await hold(premises, C)
+        await premises.let_pass(timedelta(hours=1))
+        again = await hold(premises, C)
+        assert again == replace(first, seen_before=True)
+        assert not first.seen_before
+
+    @pytest.mark.parametrize("header", ["another", HEADER])
+    async def test_an_approval_of_another_target_or_policy_permits_nobody(
+        self, premises: Premises, header: str
+    ) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        approval = Approval((await hold(premises, B)).digest, "somebody")
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, B)
+            suspects, refusal = await run.weigh(AT_ONCE, approval, header)
+        assert (suspects.approved, refusal is None) == ((1, True) if header == HEADER else (0, False))
+
+    async def test_an_approval_is_void_after_seven_days(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        approval = Approval((await hold(premises, B)).digest, "somebody")
+        await premises.let_pass(VALID_FOR + timedelta(seconds=1))
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, B)
+            suspects, refusal = await run.weigh(AT_ONCE, approval, HEADER)
+        assert (suspects.approved, suspects.due) == (0, 1)
+        assert refusal is not None
+
+    async def test_an_approval_is_used_once(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        approval = Approval((await hold(premises, B)).digest, "somebody")
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, B)
+            await run.approve(approval)
+            await run.use_up(approval)
+            suspects, refusal = await run.weigh(AT_ONCE, approval, HEADER)
+        assert suspects.approved == 0
+        assert refusal is not None
+
+    async def test_an_unknown_digest_permits_nobody(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        await hold(premises, B)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, B)
+            suspects, refusal = await run.weigh(AT_ONCE, Approval("0" * 64, "somebody"), HEADER)
+        assert suspects.approved == 0
+        assert refusal is not None
+
+    async def test_a_batch_that_passes_the_limits_leaves_all_of_it(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B, C)
+        two = RemovalTerms.of(Deletion(), permitted=2)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, D)
+            assert await run.remove_users([proof(premises, A)], two) == Removal(users=1, rows=2)
+            held = await run.remove_users([proof(premises, B), proof(premises, C)], two)
+            assert held == Removal(users_left=2, limit_reached=True)
+            assert await run.remove_users([proof(premises, C)], two) == Removal(users=1, rows=2)
+        assert await users(premises, PROFILE) == await users(premises, DATA) == [B]
+
+    async def test_removals_count_until_the_window_has_passed(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B, C)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, D)
+            await run.remove_users([proof(premises, A)], RemovalTerms.of(Deletion(), permitted=1))
+        assert (await weighed(premises, C))[0].removed == 1
+        await premises.let_pass(Limits().window)
+        assert (await weighed(premises, C))[0].removed == 0
+
+    async def test_an_approved_removal_does_not_count(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, D)
+            await run.remove_users([proof(premises, A)], TERMS)
+        assert (await weighed(premises, B))[0].removed == 0
+
+    async def test_an_event_beyond_the_limits_leaves_user_and_claim(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        one = Deletion(limits=Limits(users=1))
+        for number, user_id in enumerate((A, B)):
+            await premises.inbox.record_claim(Delivery(f"msg_{number}", "user.deleted"), user_id, ClaimKind.DELETION)
+        first, second = await premises.inbox.take_claims(10, LEASE)
+        assert await premises.inbox.settle_by_removal(first, proof(premises, A), one) == Removal(users=1, rows=2)
+        held = await premises.inbox.settle_by_removal(second, proof(premises, B), one)
+        assert held == Removal(users_left=1, limit_reached=True)
+        assert await users(premises, PROFILE) == await users(premises, DATA) == [B]
+
+    async def test_retained_rows_stay_and_are_no_drift(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        retain = Deletion(DeletionPolicy.RETAIN)
+        async with premises.store.begin_run(replace(LABEL, policy=Policy(deletion=retain))) as run:
+            await observe(run, B)
+            done = await run.remove_users([proof(premises, A)], RemovalTerms.of(retain, permitted=None))
+            drift = await run.observe()
+        assert done == Removal(users=1, rows=0)
+        assert (drift.orphaned, drift.retained, drift.total) == (0, 1, 0)
+        assert await users(premises, PROFILE) == await users(premises, DATA) == [A, B]
+        late = Delivery("msg_0", "user.created")
+        assert await premises.inbox.create_profile(late, A) is Absorbed.TOMBSTONED
+
     async def test_a_removed_user_is_gone_from_all_tables_and_gets_no_profile_again(self, premises: Premises) -> None:
         await premises.store.pin_instance(INSTANCE)
         await add_users(premises, A, B)
         async with premises.store.begin_run(LABEL) as run:
             await observe(run, A)
-            assert await run.remove_users([proof(premises, B)]) == Removal(users=1, rows=2)
+            assert await run.remove_users([proof(premises, B)], TERMS) == Removal(users=1, rows=2)
             await observe(run, B)
             assert await walk(run.missing()) == []
             assert await run.create_profiles([B]) == 0
@@ -163,7 +385,7 @@ class StoreContract:
         await premises.let_pass(MAX_AGE + timedelta(seconds=1))
         async with premises.store.begin_run(LABEL) as run:
             await observe(run)
-            assert await run.remove_users([old, proof(premises, B)]) == Removal(users=1, rows=2, users_left=1)
+            assert await run.remove_users([old, proof(premises, B)], TERMS) == Removal(users=1, rows=2, users_left=1)
         assert await users(premises, PROFILE) == await users(premises, DATA) == [A]
 
     async def test_a_proof_of_another_instance_leaves_its_user(self, premises: Premises) -> None:
@@ -171,7 +393,7 @@ class StoreContract:
         await add_users(premises, A)
         async with premises.store.begin_run(LABEL) as run:
             await observe(run)
-            assert await run.remove_users([proof(premises, A, OTHER_INSTANCE)]) == Removal(users_left=1)
+            assert await run.remove_users([proof(premises, A, OTHER_INSTANCE)], TERMS) == Removal(users_left=1)
         assert await users(premises, PROFILE) == [A]
 
     async def test_a_user_whom_the_database_holds_is_left_whole(self, premises: Premises) -> None:
@@ -180,7 +402,7 @@ class StoreContract:
         await premises.hold(A)
         async with premises.store.begin_run(LABEL) as run:
             await observe(run)
-            removal = await run.remove_users([proof(premises, A), proof(premises, B)])
+            removal = await run.remove_users([proof(premises, A), proof(premises, B)], TERMS)
         assert removal == Removal(users=1, rows=2, users_left=1)
         assert await users(premises, PROFILE) == await users(premises, DATA) == [A]
 
@@ -251,7 +473,12 @@ class InboxContract:
         await add_users(premises, A, B)
         await premises.inbox.record_claim(Delivery("msg_1", "user.deleted"), A, ClaimKind.DELETION)
         claim = await take_one(premises)
-        assert await premises.inbox.settle_by_removal(claim, proof(premises, A)) == Removal(users=1, rows=2)
+        assert await premises.inbox.settle_by_removal(claim, proof(premises, A), DELETION) == Removal(users=1, rows=2)
+        assert await premises.inbox.take_claims(10, LEASE) == []
+        await premises.let_pass(SECOND_SWEEP_DELAY)
+        sweep = await take_one(premises)
+        assert (sweep.user_id, sweep.kind) == (A, ClaimKind.SECOND_SWEEP)
+        assert await premises.inbox.is_swept(sweep)
         assert await premises.inbox.next_claim_due() is None
         late = Delivery("msg_0", "user.created")
         assert await premises.inbox.create_profile(late, A) is Absorbed.TOMBSTONED
@@ -264,7 +491,7 @@ class InboxContract:
         claim = await take_one(premises)
         old = proof(premises, A)
         await premises.let_pass(MAX_AGE + timedelta(seconds=1))
-        assert await premises.inbox.settle_by_removal(claim, old) == Removal(users_left=1)
+        assert await premises.inbox.settle_by_removal(claim, old, DELETION) == Removal(users_left=1)
         assert await premises.inbox.next_claim_due() is not None
         assert await users(premises, PROFILE) == await users(premises, DATA) == [A]
 

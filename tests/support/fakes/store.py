@@ -12,19 +12,26 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from controller.core.absorbing import Claim, ClaimKind, Delivery
+from controller.core.absorbing import SECOND_SWEEP_DELAY, Claim, ClaimKind, Delivery
+from controller.core.approving import VALID_FOR, HeldSet
 from controller.core.drift import Drift, TableDrift
-from controller.core.outcomes import Absorbed, Outcome, Removal
+from controller.core.outcomes import Absorbed, Closing, Outcome, Removal
+from controller.core.planning import allowance
 from controller.core.ports import Inspection, RunLabel
-from controller.core.targets import Target
+from controller.core.removals import RemovalTerms
+from controller.core.suspects import Suspects
+from controller.core.targets import DeletionPolicy, Target
 from controller.core.users import Instance, UserId, parse_user_id
 from controller.errors import TargetBusy, WrongInstance
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence
 
+    from controller.core.approving import SetDigest
     from controller.core.ports import Clock
     from controller.core.proofs import Proof
+    from controller.core.suspects import Terms
+    from controller.core.targets import Approval, Deletion
     from controller.errors import UserSyncError
 
 SOME_TIME = datetime(2025, 6, 1, tzinfo=UTC)
@@ -40,12 +47,45 @@ class Row:
 
 
 @dataclass
+class Suspect:
+    """Since when, and until when at least, a user was absent; and of which instance."""
+
+    since: datetime
+    last: datetime
+    instance: str
+
+
+@dataclass
+class Held:
+    """A set that waits: its header and users, since when, and what became of it."""
+
+    header: str
+    users: frozenset[UserId]
+    since: datetime
+    last: datetime
+    approved_by: str | None = None
+    used: bool = False
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of a user, and whether it counts against the limits."""
+
+    user_id: UserId
+    act: str
+    counted: bool
+    issued_at: datetime
+    approval: str | None = None
+
+
+@dataclass
 class FakeStore:
     """The tables of one target.
 
     `unremovable` users have rows that a foreign key holds; `busy`: another run has the lock; `batch`: ids per
     batch; `errors`: by the method's name, what a method of the run raises.
-    What happened: `archived` (table, row), `tombstones`, `finished` outcomes, `failures` of runs.
+    What happened: `archived` (table, row), `tombstones`, `receipts`, `finished` outcomes, `failures` of runs.
+    What waits: `suspects`, `held` sets by their digest, `held_claims` (numbers).
     """
 
     clock: Clock
@@ -64,6 +104,10 @@ class FakeStore:
     failures: list[BaseException] = field(default_factory=list)
     delivered: set[str] = field(default_factory=set)
     claims: dict[int, tuple[Claim, datetime]] = field(default_factory=dict)
+    held_claims: set[int] = field(default_factory=set)
+    suspects: dict[UserId, Suspect] = field(default_factory=dict)
+    held: dict[str, Held] = field(default_factory=dict)
+    receipts: list[Receipt] = field(default_factory=list)
     _numbers: int = 0
 
     def __post_init__(self) -> None:
@@ -94,17 +138,36 @@ class FakeStore:
         ids = (parse_user_id(row.user_id) for name in names for row in self.tables[name])
         return {user_id for user_id in ids if user_id is not None}
 
-    def remove(self, proofs: Iterable[Proof]) -> Removal:
-        """Remove users, each whole or not at all."""
-        removal = Removal()
+    def remove(self, proofs: Iterable[Proof], terms: RemovalTerms) -> Removal:
+        """Remove users, each whole or not at all, and all of them or none where the limits would be passed."""
+        going: list[UserId] = []
+        left = 0
         for proof in proofs:
             held = proof.user_id in self.unremovable
             if held or proof.instance_id != self.pinned or not proof.holds(self.clock.elapsed()):
-                removal += Removal(users_left=1)
-                continue
-            self.tombstones.add(proof.user_id)
-            removal += Removal(users=1, rows=sum(self._take_away(proof.user_id, name) for name in self.tables))
-        return removal
+                left += 1
+            else:
+                going.append(proof.user_id)
+        counted = self.counted(terms.window) | (set(going) & self.users())
+        if terms.permitted is not None and len(counted) > terms.permitted:
+            return Removal(users_left=left + len(going), limit_reached=True)
+        return Removal(len(going), sum([self._remove_one(user_id, terms) for user_id in going]), left)
+
+    def counted(self, window: timedelta) -> set[UserId]:
+        """Return the users who went within the window, and count."""
+        since = self.clock.now() - window
+        return {receipt.user_id for receipt in self.receipts if receipt.counted and receipt.issued_at > since}
+
+    def _remove_one(self, user_id: UserId, terms: RemovalTerms) -> int:
+        self.tombstones.add(user_id)
+        retains = terms.policy is DeletionPolicy.RETAIN
+        rows = 0 if retains else sum(self._take_away(user_id, name) for name in self.tables)
+        if terms.policy is DeletionPolicy.ERASE:
+            self.archived = [(table, row) for table, row in self.archived if row.user_id != user_id]
+        counted = terms.permitted is not None and (retains or rows > 0)
+        self.receipts.append(Receipt(user_id, terms.policy.value, counted, self.clock.now(), terms.approval))
+        self.claims = {number: entry for number, entry in self.claims.items() if entry[0].user_id != user_id}
+        return rows
 
     def _take_away(self, user_id: UserId, table: str) -> int:
         going = [row for row in self.tables[table] if row.user_id == user_id]
@@ -143,7 +206,7 @@ class FakeStore:
             raise TargetBusy(message)
         self.labels.append(label)
         try:
-            yield FakeRun(self)
+            yield FakeRun(self, label)
         except BaseException as error:
             self.failures.append(error)
             raise
@@ -180,11 +243,23 @@ class FakeStore:
         times = [at for _, at in self.claims.values()]
         return max(timedelta(), min(times) - self.clock.now()) if times else None
 
-    async def settle_by_removal(self, claim: Claim, proof: Proof) -> Removal:
-        removal = self.remove([proof])
-        if not removal.users_left:
-            del self.claims[claim.id]
+    async def settle_by_removal(self, claim: Claim, proof: Proof, deletion: Deletion) -> Removal:
+        base = len(self.users() | self.counted(deletion.limits.window))
+        removal = self.remove([proof], RemovalTerms.of(deletion, allowance(deletion.limits, base)))
+        if not removal.users_left and claim.kind is not ClaimKind.SECOND_SWEEP:
+            sweep = Claim(self.next_number(), claim.user_id, ClaimKind.SECOND_SWEEP, attempts=0, present_answers=0)
+            self.claims[sweep.id] = (sweep, self.clock.now() + SECOND_SWEEP_DELAY)
         return removal
+
+    async def is_swept(self, claim: Claim) -> bool:
+        if claim.user_id in self.users():
+            return False
+        del self.claims[claim.id]
+        return True
+
+    async def hold_claim(self, claim: Claim, delay: timedelta) -> None:
+        self.held_claims.add(claim.id)
+        self.claims[claim.id] = (claim, self.clock.now() + delay)
 
     async def settle_by_creation(self, claim: Claim) -> bool:
         del self.claims[claim.id]
@@ -206,8 +281,16 @@ class FakeRun:
     """One run of a `FakeStore`."""
 
     store: FakeStore
+    label: RunLabel
     listed: set[UserId] = field(default_factory=set)
+    due_users: set[UserId] = field(default_factory=set)
+    approved_users: set[UserId] = field(default_factory=set)
+    started_at: datetime = field(init=False)
     id: str = "11111111-2222-3333-4444-555555555555"
+
+    def __post_init__(self) -> None:
+        """Begin by the database's clock."""
+        self.started_at = self.store.clock.now()
 
     async def record_listed(self, user_ids: Sequence[UserId]) -> None:
         self._may_raise("record_listed")
@@ -225,7 +308,8 @@ class FakeRun:
             synced=len(self.listed & with_profile),
             missing=len(self._missing()),
             clerk_only=len(self.listed - with_rows),
-            orphaned=len(with_rows - self.listed),
+            orphaned=len(self._orphaned()),
+            retained=len(with_rows - self.listed - self._orphaned()),
             duplicates=sum(surplus.values()),
             duplicated_users=len(surplus),
             foreign=len(foreign - with_rows),
@@ -244,13 +328,76 @@ class FakeRun:
     def _missing(self) -> set[UserId]:
         return self.listed - self.store.users(self.store.target.profile.name) - self.store.tombstones
 
+    def _orphaned(self) -> set[UserId]:
+        orphaned = self.store.users() - self.listed
+        retains = self.label.policy.deletion.policy is DeletionPolicy.RETAIN
+        return orphaned - self.store.tombstones if retains else orphaned
+
     async def missing(self) -> AsyncGenerator[Sequence[UserId], None]:
         for batch in self._batches(self._missing()):
             yield batch
 
     async def orphaned(self) -> AsyncGenerator[Sequence[UserId], None]:
-        for batch in self._batches(self.store.users() - self.listed):
+        for batch in self._batches(self._orphaned()):
             yield batch
+
+    async def weigh(self, terms: Terms, approval: Approval | None, header: str) -> tuple[Suspects, str | None]:
+        self._may_raise("weigh")
+        store, start, instance = self.store, self.started_at, self.label.instance.id
+        orphaned = self._orphaned()
+        store.suspects = {user_id: suspect for user_id, suspect in store.suspects.items() if user_id in orphaned}
+        for user_id in orphaned:
+            known = store.suspects.get(user_id)
+            if known and known.instance == instance and timedelta() <= start - known.last <= terms.longest_gap:
+                known.last = start
+            else:
+                store.suspects[user_id] = Suspect(start, start, instance)
+        announced = {store.claims[number][0].user_id for number in store.held_claims & set(store.claims)}
+        old = {user for user, suspect in store.suspects.items() if start - suspect.since >= terms.grace_period}
+        self.due_users = orphaned & (old | store.tombstones | announced)
+        for held in store.held.values():
+            held.users &= self.due_users
+        permits, refusal = self._permits(approval, header)
+        self.approved_users = self.due_users & permits
+        self.due_users -= self.approved_users
+        counted = store.counted(terms.window)
+        waiting = len(orphaned - self.due_users - self.approved_users)
+        suspects = Suspects(
+            len(self.due_users), len(self.due_users & counted), waiting, len(counted), 0, len(self.approved_users)
+        )
+        return suspects, refusal
+
+    def _permits(self, approval: Approval | None, header: str) -> tuple[frozenset[UserId], str | None]:
+        if approval is None:
+            return frozenset(), None
+        held = self.store.held.get(approval.digest)
+        if held is None or held.used or held.header != header or held.last < self.store.clock.now() - VALID_FOR:
+            return frozenset(), "The approval is of no effect."
+        return held.users, None
+
+    async def due(self) -> AsyncGenerator[Sequence[UserId], None]:
+        for batch in self._batches(self.due_users):
+            yield batch
+
+    async def approved(self) -> AsyncGenerator[Sequence[UserId], None]:
+        for batch in self._batches(self.approved_users):
+            yield batch
+
+    async def hold(self, digest: SetDigest) -> HeldSet:
+        now, name = self.store.clock.now(), digest.hexdigest()
+        known = self.store.held.get(name)
+        since = known.since if known else now
+        self.store.held[name] = Held(
+            digest.header, frozenset(self.due_users), since, now, used=known.used if known else False
+        )
+        return HeldSet(name, len(self.due_users), since, known is not None)
+
+    async def approve(self, approval: Approval) -> None:
+        held = self.store.held[approval.digest]
+        held.approved_by = held.approved_by or approval.given_by
+
+    async def use_up(self, approval: Approval) -> None:
+        self.store.held[approval.digest].used = True
 
     async def duplicated(self) -> AsyncGenerator[Sequence[UserId], None]:
         for batch in self._batches(user_id for user_id, rows in self._profile_rows().items() if rows > 1):
@@ -264,9 +411,9 @@ class FakeRun:
         self._may_raise("create_profiles")
         return sum([self.store.insert_profile(user_id) for user_id in user_ids])
 
-    async def remove_users(self, proofs: Sequence[Proof]) -> Removal:
+    async def remove_users(self, proofs: Sequence[Proof], terms: RemovalTerms) -> Removal:
         self._may_raise("remove_users")
-        return self.store.remove(proofs)
+        return self.store.remove(proofs, terms)
 
     async def reduce_duplicates(self, user_ids: Sequence[UserId]) -> int:
         self._may_raise("reduce_duplicates")
@@ -280,8 +427,10 @@ class FakeRun:
         self.store.tables[profile] = [row for row in self.store.tables[profile] if row not in surplus]
         return len(surplus)
 
-    async def finish(self, outcome: Outcome) -> None:
+    async def finish(self, outcome: Outcome) -> Closing:
         self.store.finished.append(outcome)
+        held = self.store.held_claims & set(self.store.claims)
+        return Closing(len(self.store.receipts), None, len(held))
 
     def _may_raise(self, method: str) -> None:
         if method in self.store.errors:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from controller.cli.inputs import from_environment, read_database_urls, read_resources
-from controller.core.targets import DEFAULT_TABLES, Limits
+from controller.core.targets import DEFAULT_TABLES, Deletion
 from controller.errors import InvalidSpec, SecretNotFound
 from tests.support.usersyncs import usersync
 
@@ -22,7 +22,7 @@ ENVIRON = {"CLERK_SECRET_KEY": "sk_test_a", "DATABASE_URL": "postgresql://app@db
 def test_the_environment_alone_gives_the_default_spec() -> None:
     resource = from_environment(ENVIRON)
     assert resource.spec.target.tables == DEFAULT_TABLES
-    assert resource.spec.limits == Limits()
+    assert resource.spec.deletion == Deletion()
     assert resource.spec.clerk.api_url == "https://api.clerk.com"
     assert resource.credentials.database_url == "postgresql://app@db/app"
 

@@ -51,6 +51,7 @@ def test_the_document_has_the_shape_of_the_status() -> None:
             "duplicates": 1,
             "clerkOnly": 1,
             "foreign": 2,
+            "retained": 0,
             "tables": [{"name": "user_progress", "rows": 10, "users": 9, "orphanedRows": 1}],
         },
         "changes": {
@@ -60,6 +61,7 @@ def test_the_document_has_the_shape_of_the_status() -> None:
             "duplicatesRemoved": 3,
             "usersLeft": 4,
         },
+        "receipts": {"count": 0},
         "lastRun": {
             "id": "6f1c",
             "startTime": "2026-03-01T12:00:00Z",

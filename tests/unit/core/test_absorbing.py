@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from controller.core.absorbing import PRESENT_DELAYS, Claim, ClaimKind, Delivery, Event, absorb, retry_delay, settle
+from controller.core.absorbing import (
+    PRESENT_DELAYS,
+    SECOND_SWEEP_DELAY,
+    Claim,
+    ClaimKind,
+    Delivery,
+    Event,
+    absorb,
+    retry_delay,
+    settle,
+)
 from controller.core.outcomes import Absorbed, Settled
 from controller.core.proofs import MAX_AGE
-from controller.core.targets import Spec
+from controller.core.targets import Deletion, Limits, Spec
 from controller.errors import ClerkAnswerOdd, ClerkRefused, ClerkUnavailable, UserSyncError
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.directory import INSTANCE, FakeDirectory, user
@@ -44,7 +54,7 @@ class Service:
 
     async def settle_due(self) -> list[Settled]:
         return [
-            await settle(claim, self.directory, self.store, self.clock)
+            await settle(claim, self.spec.deletion, self.directory, self.store, self.clock)
             for claim in await self.store.take_claims(10, LEASE)
         ]
 
@@ -125,7 +135,7 @@ async def test_a_proved_claim_removes_the_user_and_nobody_else(service: Service)
     assert await service.settle_due() == [Settled.REMOVED]
     assert service.store.users() == {user(2)}
     assert service.store.tombstones == {user(1)}
-    assert service.store.claims == {}
+    assert [claim.kind for claim, _ in service.store.claims.values()] == [ClaimKind.SECOND_SWEEP]
 
 
 async def test_a_claim_without_a_row_still_leaves_a_tombstone(service: Service) -> None:
@@ -215,7 +225,8 @@ async def test_a_recorded_user_is_brought_in_step_on_resume(service: Service, *,
 
     assert await service.settle_due() == [settled]
     assert service.store.users() == ({user(1)} if lives else set())
-    assert service.store.claims == {}
+    left = [] if lives else [ClaimKind.SECOND_SWEEP]
+    assert [claim.kind for claim, _ in service.store.claims.values()] == left
 
 
 @pytest.mark.parametrize(("attempts", "seconds"), [(0, 5), (1, 10), (2, 20), (6, 320), (7, 600), (1000, 600)])
@@ -223,3 +234,66 @@ def test_retries_back_off_to_ten_minutes(attempts: int, seconds: int) -> None:
     claim = Claim(1, user(1), ClaimKind.DELETION, attempts=attempts, present_answers=0)
 
     assert retry_delay(claim) == timedelta(seconds=seconds)
+
+
+async def removed(service: Service) -> None:
+    """One user is removed as `user.deleted` asked."""
+    service.store.add_users(user(1), user(2))
+    service.directory.sign_up(user(2))
+    await service.deliver("user.deleted", user(1))
+    assert await service.settle_due() == [Settled.REMOVED]
+
+
+async def test_what_a_live_token_wrote_after_the_removal_is_swept_after_90_seconds(service: Service) -> None:
+    await removed(service)
+    service.store.add_row("tasks", user(1))
+    service.clock.advance(SECOND_SWEEP_DELAY - timedelta(seconds=1))
+    assert await service.settle_due() == []
+    service.clock.advance(timedelta(seconds=1))
+
+    assert await service.settle_due() == [Settled.SWEPT]
+    assert service.store.users() == {user(2)}
+    assert service.store.claims == {}
+
+
+async def test_a_second_sweep_asks_clerk_only_where_rows_came_back(service: Service) -> None:
+    await removed(service)
+    asked = service.directory.calls["look_up"]
+    service.clock.advance(SECOND_SWEEP_DELAY)
+
+    assert await service.settle_due() == [Settled.SWEPT]
+    assert service.directory.calls["look_up"] == asked
+    assert service.store.claims == {}
+
+
+async def test_a_second_sweep_of_a_user_who_lives_again_removes_nothing(service: Service) -> None:
+    await removed(service)
+    service.store.add_row("tasks", user(1))
+    service.directory.sign_up(user(1))
+    service.clock.advance(SECOND_SWEEP_DELAY)
+
+    assert await service.settle_due() == [Settled.POSTPONED]
+    assert user(1) in service.store.users("tasks")
+
+
+async def test_a_proved_deletion_beyond_the_limits_waits_and_goes_once_they_permit_it(service: Service) -> None:
+    service.spec = Spec("team/app", deletion=Deletion(limits=Limits(users=1)))
+    service.store.add_users(*map(user, range(20)))
+    for number in (1, 2):
+        await service.deliver("user.deleted", user(number))
+
+    assert await service.settle_due() == [Settled.REMOVED, Settled.HELD_BACK]
+    assert user(2) in service.store.users()
+    assert user(2) not in service.store.tombstones
+    service.clock.advance(timedelta(hours=24))
+
+    assert Settled.REMOVED in await service.settle_due()
+    assert user(2) not in service.store.users()
+
+
+async def test_an_event_about_a_user_without_rows_uses_nothing_up(service: Service) -> None:
+    service.spec = Spec("team/app", deletion=Deletion(limits=Limits(users=0)))
+    await service.deliver("user.deleted", user(1))
+
+    assert await service.settle_due() == [Settled.REMOVED]
+    assert service.store.tombstones == {user(1)}

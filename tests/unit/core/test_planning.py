@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.core.drift import Drift
-from controller.core.planning import Suspects, allowance, plan
+from controller.core.planning import allowance, plan
 from controller.core.plans import CreateProfiles, HoldReason, ReduceDuplicates, RemoveUsers
-from controller.core.targets import Action, Limits, Policy, expand
+from controller.core.suspects import Suspects
+from controller.core.targets import Action, Deletion, Limits, Policy, expand
 
 EVERYTHING = expand((Action.FULL_SYNC,))
 
@@ -63,9 +64,9 @@ def test_no_drift_is_an_empty_plan() -> None:
 
 
 def test_the_changes_come_in_the_order_of_a_full_sync() -> None:
-    planned = plan(drift(missing=2, orphaned=3, duplicates=4), Suspects(absent=3), Policy(EVERYTHING))
+    planned = plan(drift(missing=2, orphaned=3, duplicates=4), Suspects(due=3), Policy(EVERYTHING))
 
-    assert planned.changes == (CreateProfiles(2), RemoveUsers(3), ReduceDuplicates(1, 4))
+    assert planned.changes == (CreateProfiles(2), RemoveUsers(3, 10), ReduceDuplicates(1, 4))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_the_changes_come_in_the_order_of_a_full_sync() -> None:
 def test_an_action_plans_its_own_change_alone(action: Action, kind: type) -> None:
     found = drift(missing=2, orphaned=3, duplicates=4)
 
-    planned = plan(found, Suspects(absent=3), Policy(expand((action,))))
+    planned = plan(found, Suspects(due=3), Policy(expand((action,))))
 
     assert [type(change) for change in planned.changes] == [kind]
 
@@ -87,20 +88,20 @@ def test_an_action_plans_its_own_change_alone(action: Action, kind: type) -> Non
 def test_analyze_changes_nothing_and_holds_nothing_back() -> None:
     found = drift(missing=2, orphaned=90, duplicates=4)
 
-    planned = plan(found, Suspects(absent=90), Policy(expand((Action.ANALYZE,))))
+    planned = plan(found, Suspects(due=90), Policy(expand((Action.ANALYZE,))))
 
     assert planned.changes == ()
     assert planned.held_back is None
 
 
 def test_reaching_the_limit_is_permitted() -> None:
-    planned = plan(drift(orphaned=10), Suspects(absent=10), Policy(EVERYTHING, Limits(500, 10)))
+    planned = plan(drift(orphaned=10), Suspects(due=10), Policy(EVERYTHING, Deletion(limits=Limits(500, 10))))
 
-    assert planned.changes == (RemoveUsers(10),)
+    assert planned.changes == (RemoveUsers(10, 10),)
 
 
 def test_passing_the_limit_holds_everything_back() -> None:
-    planned = plan(drift(orphaned=11), Suspects(absent=11), Policy(EVERYTHING, Limits(500, 10)))
+    planned = plan(drift(orphaned=11), Suspects(due=11), Policy(EVERYTHING, Deletion(limits=Limits(500, 10))))
 
     assert planned.changes == ()
     assert planned.held_back is not None
@@ -108,16 +109,16 @@ def test_passing_the_limit_holds_everything_back() -> None:
     assert planned.held_back.percent == 11.0
 
 
-def test_users_whom_the_second_look_found_do_not_count_against_the_limit() -> None:
-    planned = plan(drift(orphaned=50), Suspects(absent=10), Policy(EVERYTHING, Limits(500, 10)))
+def test_users_who_wait_for_the_grace_period_do_not_count_against_the_limit() -> None:
+    planned = plan(drift(orphaned=50), Suspects(due=10, waiting=40), Policy(EVERYTHING))
 
-    assert planned.changes == (RemoveUsers(10),)
+    assert planned.changes == (RemoveUsers(10, 10),)
 
 
 def test_an_empty_listing_deletes_nobody_whatever_the_limits() -> None:
     found = drift(clerk_users=0, orphaned=1, users_with_rows=1)
 
-    planned = plan(found, Suspects(), Policy(EVERYTHING, Limits(1_000_000, 100)))
+    planned = plan(found, Suspects(), Policy(EVERYTHING, Deletion(limits=Limits(1_000_000, 100))))
 
     assert planned.changes == ()
     assert planned.held_back is not None
@@ -125,7 +126,7 @@ def test_an_empty_listing_deletes_nobody_whatever_the_limits() -> None:
 
 
 def test_a_listing_proved_wrong_deletes_nobody() -> None:
-    planned = plan(drift(orphaned=2), Suspects(absent=1, contradicted=1), Policy(EVERYTHING))
+    planned = plan(drift(orphaned=2), Suspects(due=1, approved=1, contradicted=1), Policy(EVERYTHING))
 
     assert planned.changes == ()
     assert planned.held_back is not None
@@ -143,9 +144,51 @@ def test_a_listing_proved_wrong_is_said_also_where_nobody_is_left_to_delete() ->
 def test_a_held_back_deletion_does_not_hold_back_the_repairs() -> None:
     found = drift(missing=2, orphaned=90, duplicates=4)
 
-    planned = plan(found, Suspects(absent=90), Policy(EVERYTHING))
+    planned = plan(found, Suspects(due=90), Policy(EVERYTHING))
 
     assert planned.changes == (CreateProfiles(2), ReduceDuplicates(1, 4))
+
+
+def test_whoever_went_within_the_window_counts() -> None:
+    found = drift(users_with_rows=91, orphaned=2)
+
+    reaching = plan(found, Suspects(due=1, removed=9), Policy(EVERYTHING))
+    passing = plan(found, Suspects(due=2, removed=9), Policy(EVERYTHING))
+
+    assert reaching.changes == (RemoveUsers(1, 10),)
+    assert passing.changes == ()
+    assert passing.held_back is not None
+    assert passing.held_back.base == 100
+
+
+def test_whose_rows_came_back_within_the_window_counts_once() -> None:
+    found = drift(users_with_rows=100, orphaned=1)
+
+    planned = plan(found, Suspects(due=1, due_counted=1, removed=10), Policy(EVERYTHING))
+
+    assert planned.changes == (RemoveUsers(1, 10),)
+
+
+def test_an_approved_set_goes_whatever_the_limits_and_newcomers_wait_for_a_set_of_their_own() -> None:
+    planned = plan(drift(orphaned=61), Suspects(due=11, approved=50), Policy(EVERYTHING))
+
+    assert planned.changes == (RemoveUsers(50),)
+    assert planned.changes[0].approved
+    assert planned.held_back is not None
+    assert planned.held_back.users == 11
+
+
+def test_newcomers_to_an_approved_set_go_within_the_limits() -> None:
+    planned = plan(drift(orphaned=60), Suspects(due=10, approved=50), Policy(EVERYTHING))
+
+    assert planned.changes == (RemoveUsers(50), RemoveUsers(10, 10))
+    assert planned.held_back is None
+
+
+def test_no_approval_helps_against_an_empty_listing() -> None:
+    planned = plan(drift(clerk_users=0, orphaned=50), Suspects(approved=50), Policy(EVERYTHING))
+
+    assert planned.changes == ()
 
 
 counts = st.integers(0, 2000)
@@ -154,21 +197,25 @@ counts = st.integers(0, 2000)
 @given(
     clerk_users=counts,
     users_with_rows=counts,
-    orphaned=counts,
-    absent=counts,
-    contradicted=st.integers(0, 3),
+    suspects=st.builds(
+        Suspects, due=counts, waiting=counts, removed=counts, contradicted=st.integers(0, 3), approved=counts
+    ),
     limits=st.builds(Limits, st.integers(0, 600), st.integers(0, 100)),
 )
 def test_never_more_users_are_planned_away_than_the_limits_allow(
-    *, clerk_users: int, users_with_rows: int, orphaned: int, absent: int, contradicted: int, limits: Limits
+    *, clerk_users: int, users_with_rows: int, suspects: Suspects, limits: Limits
 ) -> None:
+    orphaned = suspects.due + suspects.waiting + suspects.approved
     found = drift(clerk_users=clerk_users, users_with_rows=users_with_rows, orphaned=orphaned)
 
-    planned = plan(found, Suspects(absent, contradicted), Policy(EVERYTHING, limits))
+    planned = plan(found, suspects, Policy(EVERYTHING, Deletion(limits=limits)))
 
-    removed = sum(change.users for change in planned.changes if isinstance(change, RemoveUsers))
-    assert removed <= limits.users
-    assert users_with_rows < 50 or removed * 100 <= limits.percent * users_with_rows
-    assert users_with_rows >= 50 or removed <= 5
-    assert not removed or (clerk_users and not contradicted)
-    assert not (removed and planned.held_back)
+    removals = [change for change in planned.changes if isinstance(change, RemoveUsers)]
+    unapproved = sum(change.users for change in removals if not change.approved)
+    gone, base = suspects.removed + unapproved, users_with_rows + suspects.removed
+    assert not unapproved or gone <= limits.users
+    assert not unapproved or base < 50 or gone * 100 <= limits.percent * base
+    assert not unapproved or base >= 50 or gone <= 5
+    assert sum(change.users for change in removals if change.approved) <= suspects.approved
+    assert not removals or (clerk_users and not suspects.contradicted)
+    assert not (unapproved and planned.held_back)

@@ -11,6 +11,7 @@ from controller.core.outcomes import Changes
 from controller.core.plans import HoldReason, RemoveUsers
 from controller.core.ports import Inspection, Phase
 from controller.core.proofs import MAX_AGE
+from controller.core.sweeping import SECOND_LOOK_AT_MOST
 from controller.core.targets import Action
 from controller.errors import (
     ClerkAnswerOdd,
@@ -234,7 +235,7 @@ async def test_no_more_users_go_than_were_planned_whatever_arrives_meanwhile() -
 
     outcome = await world.sweep()
 
-    assert world.watcher.asked[0].changes == (RemoveUsers(7),)
+    assert world.watcher.asked[0].changes == (RemoveUsers(7, 10),)
     assert outcome.changes.users_removed == 7
     assert outcome.remaining.orphaned == 100
 
@@ -428,15 +429,14 @@ async def test_living_users_cost_no_question() -> None:
     assert world.directory.asked == {"find": [], "look_up": []}
 
 
-async def test_the_second_look_ends_once_more_are_absent_than_may_go() -> None:
-    world = World(synced=1000)
-    world.gone(900)
-    world.store.batch = 100
+async def test_the_second_look_asks_for_a_bounded_number_of_users() -> None:
+    world = World(synced=SECOND_LOOK_AT_MOST + 1000)
+    world.gone(SECOND_LOOK_AT_MOST + 600)
 
     outcome = await world.sweep()
 
     assert outcome.held_back is not None
-    assert len(world.directory.asked["find"]) == 200
+    assert len(world.directory.asked["find"]) == SECOND_LOOK_AT_MOST
 
 
 async def test_another_instance_than_the_pinned_one_is_never_listed() -> None:
@@ -486,7 +486,7 @@ async def test_nothing_is_listed_while_another_run_is_at_work() -> None:
     assert world.directory.calls["list_users"] == 0
 
 
-@pytest.mark.parametrize("method", ["record_listed", "observe", "create_profiles", "remove_users"])
+@pytest.mark.parametrize("method", ["record_listed", "observe", "weigh", "create_profiles", "remove_users"])
 @pytest.mark.parametrize("error", [LockLost("taken over"), DatabaseUnavailable("restart")])
 async def test_an_error_of_the_database_ends_the_run(method: str, error: UserSyncError) -> None:
     world = World()

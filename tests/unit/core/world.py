@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from controller.core.sweeping import Sweeper
-from controller.core.targets import Action, Limits, Spec
+from controller.core.targets import Action, Approval, Deletion, Limits, Spec
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.directory import INSTANCE, FakeDirectory, user
 from tests.support.fakes.store import FakeStore
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from controller.core.users import UserId
 
 NO_LIMITS = Limits(users=1_000_000, percent=100)
+AT_ONCE = Deletion(grace_period=timedelta())
+"""Nobody waits: for tests of everything else that must stop a deletion."""
 
 
 @dataclass
@@ -68,8 +71,18 @@ class World:
         self.directory.delete(*ids)
         return ids
 
-    async def sweep(self, *actions: Action, limits: Limits | None = None, dry_run: bool = False) -> Outcome:
-        """Do one run; FullSync unless told otherwise."""
+    async def sweep(
+        self,
+        *actions: Action,
+        limits: Limits | None = None,
+        deletion: Deletion = AT_ONCE,
+        approval: Approval | None = None,
+        dry_run: bool = False,
+    ) -> Outcome:
+        """Do one run; FullSync, and nobody waits, unless told otherwise."""
         sweeper = Sweeper(self.directory, self.store, self.clock, self.watcher)
-        spec = Spec("team/app", actions=actions or (Action.FULL_SYNC,), limits=limits or Limits(), dry_run=dry_run)
+        deletion = replace(deletion, limits=limits) if limits else deletion
+        spec = Spec(
+            "team/app", actions=actions or (Action.FULL_SYNC,), deletion=deletion, approval=approval, dry_run=dry_run
+        )
         return await sweeper.sweep(spec, holder="test")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from controller.core.targets import DEFAULT_TABLES, Action, Limits, Role, Spec
+from controller.core.targets import DEFAULT_TABLES, Action, Deletion, DeletionPolicy, Limits, Role, Spec
 from controller.errors import InvalidSpec
 from controller.kube.specs import SecretKeyRef, SecretRefs, read_user_sync
 
@@ -61,7 +61,12 @@ def test_every_field_reaches_the_core() -> None:
         {"name": "people", "role": "Profile", "userIdColumn": "uid", "createdAtColumn": "made"},
         {"name": "notes"},
     ]
-    document["spec"]["deletion"] = {"limits": {"users": 3, "percent": 4}}
+    document["spec"]["deletion"] = {
+        "policy": "Erase",
+        "gracePeriod": "2h",
+        "limits": {"users": 3, "percent": 4, "window": "1h30m"},
+        "retention": "7d",
+    }
     spec = read_user_sync(document).spec
     assert spec.actions == (Action.CLEANUP, Action.FIX_PROGRESS)
     assert (spec.interval, spec.suspend, spec.dry_run) == (timedelta(minutes=90), True, True)
@@ -71,7 +76,8 @@ def test_every_field_reaches_the_core() -> None:
     assert spec.target.profile.user_id_column == "uid"
     assert spec.target.profile.created_at_column == "made"
     assert spec.target.tables[1].role is Role.DATA
-    assert spec.limits == Limits(3, 4)
+    limits = Limits(3, 4, timedelta(minutes=90))
+    assert spec.deletion == Deletion(DeletionPolicy.ERASE, timedelta(hours=2), limits, timedelta(days=7))
 
 
 def test_null_counts_as_absent() -> None:
@@ -138,8 +144,8 @@ def test_a_wrong_field_is_refused_with_its_name_and_the_remedy(
     [
         "spec.gracePeriod",
         "spec.schedule",
-        "spec.deletion.policy",
-        "spec.deletion.limits.window",
+        "spec.deletion.holdback",
+        "spec.deletion.limits.rows",
         "spec.clerk.key",
         "spec.webhook",
         "extra",
@@ -218,5 +224,10 @@ def test_the_fields_are_those_of_the_crd() -> None:
         },
         "database": {"urlSecretRef": reference, "schema": {}},
         "tables": {"name": {}, "role": {}, "userIdColumn": {}, "createdAtColumn": {}},
-        "deletion": {"limits": {"users": {}, "percent": {}}},
+        "deletion": {
+            "policy": {},
+            "gracePeriod": {},
+            "limits": {"users": {}, "percent": {}, "window": {}},
+            "retention": {},
+        },
     }

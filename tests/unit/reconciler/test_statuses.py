@@ -74,6 +74,7 @@ def test_a_good_run_is_reported_in_counts() -> None:
         "duplicates": 0,
         "clerkOnly": 0,
         "foreign": 3,
+        "retained": 0,
         "tables": [{"name": "user_progress", "rows": 100, "users": 100, "orphanedRows": 0}],
     }
     assert GOOD["changes"] == {
@@ -95,6 +96,7 @@ def test_a_good_run_is_reported_in_counts() -> None:
     }
     assert (GOOD["lastSuccessTime"], GOOD["nextRunTime"]) == ("2026-11-23T12:00:20Z", "2026-11-23T13:00:00Z")
     assert GOOD["consecutiveFailures"] == 0
+    assert GOOD["receipts"] == {"count": 0}
 
 
 def test_drift_that_is_only_reported_leaves_ready_true() -> None:

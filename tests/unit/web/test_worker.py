@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from controller.core.absorbing import ClaimKind, Delivery
 from controller.core.outcomes import Absorbed
+from controller.core.targets import Spec
 from controller.errors import ClerkRefused, ClerkUnavailable, DatabaseUnavailable
 from controller.runtime import Served
 from controller.web.metrics import Metrics
@@ -68,7 +69,7 @@ class Bench:
         self.directory = Directory()
         self.store = Store(clock, pinned=self.directory.of.id)
         self.metrics = Metrics()
-        self.worker = Worker("app/x", Served(self.directory, self.store, self.store, clock), self.metrics, PACE)
+        self.worker = Worker(Spec("app/x"), Served(self.directory, self.store, self.store, clock), self.metrics, PACE)
 
     async def claim(self, *numbers: int, kind: ClaimKind = ClaimKind.DELETION) -> None:
         for number in numbers:
@@ -237,7 +238,9 @@ def test_stopping_finishes_the_claims_under_way_and_takes_no_more() -> None:
             await bench.until(lambda: bench.directory.asking, seconds=1)
             await bench.claim(2)
         assert bench.store.tombstones == {user(1)}
-        assert len(bench.store.claims) == 1
+        assert [claim.user_id for claim, _ in bench.store.claims.values() if claim.kind is ClaimKind.DELETION] == [
+            user(2)
+        ]
 
     tell(story)
 
@@ -262,7 +265,7 @@ def test_a_fault_of_ours_in_one_claim_leaves_the_others() -> None:
     async def story(bench: Bench) -> None:
         faulty = Faulty()
         clock = LoopClock(asyncio.get_running_loop())
-        bench.worker = Worker("app/x", Served(faulty, bench.store, bench.store, clock), bench.metrics, PACE)
+        bench.worker = Worker(Spec("app/x"), Served(faulty, bench.store, bench.store, clock), bench.metrics, PACE)
         await bench.claim(1, 2)
         async with bench.working():
             await bench.until(lambda: bench.counted("removed") and bench.counted("failed"), seconds=60)
