@@ -22,7 +22,7 @@ from controller.cli.demo.application import Application
 from controller.cli.demo.children import LISTENING, QUIET_PORTS, call, running, usersync, webhook_service
 from controller.cli.demo.local_postgres import LocalPostgres
 from controller.cli.demo.stage import PromiseBroken
-from controller.cli.demo.stage_local import COMPRESSION, EMULATOR, STORY_INTERVAL, analyze, environment
+from controller.cli.demo.stage_local import COMPRESSION, EMULATOR, STORY_DELETION, STORY_INTERVAL, analyze, environment
 from controller.cli.demo.story import FIRST_USERS
 from controller.emulator import ClerkEmulator
 from tests.support.controlplane import ControlPlane
@@ -53,6 +53,7 @@ class ClusterStage:
 
     begin_command = f"$ kubectl apply -n {NAMESPACE} -f usersync.yaml"
     run_command = f"$ kubectl annotate usersync {NAME} usersync.dev/reconcile-at=... --overwrite"
+    approve_command = f"$ kubectl annotate usersync {NAME} usersync.dev/approve-deletion=DIGEST --overwrite"
 
     def __init__(self, plane: ControlPlane, clerk: ClerkEmulator, application: Application, folder: Path) -> None:
         self.plane = plane
@@ -82,6 +83,11 @@ class ClusterStage:
         """Run the command on the same manifest, as a person at a terminal would."""
         return await analyze(self._manifest)
 
+    async def approve(self, digest: str) -> Document:
+        """Permit the set by the annotation; return the report of the run that follows."""
+        await self.kubectl("annotate", "usersync", NAME, f"usersync.dev/approve-deletion={digest}", "--overwrite")
+        return await self._report_of(lambda status: status.get("lastHandledApproval") == digest)
+
     async def _report_of(self, is_there: Callable[[Document], bool]) -> Document:
         until = time.monotonic() + RUN_SECONDS
         while time.monotonic() < until:
@@ -105,7 +111,7 @@ class ClusterStage:
             document["metadata"]["namespace"] = NAMESPACE
             if document["kind"] == "UserSync":
                 document["spec"]["clerk"]["apiUrl"] = self.clerk.url
-                document["spec"] |= {"actions": ["FullSync"], "interval": STORY_INTERVAL}
+                document["spec"] |= {"actions": ["FullSync"], "interval": STORY_INTERVAL, "deletion": STORY_DELETION}
             else:
                 document["stringData"] = {key: values[key] for key in document["stringData"]}
         # the controller is quick: a UserSync applied before its Secrets fails once, and is tried again much later

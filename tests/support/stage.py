@@ -122,8 +122,12 @@ class Stage:
         self.plane.kubectl("apply", "-n", self.namespace, "-f", "-", stdin=json.dumps(secret))
 
     def apply(self, **spec: Any) -> None:
-        """Apply the resource; its interval is long unless given, so that only what a test asks for is run."""
+        """Apply the resource; its interval is long unless given, so that only what a test asks for is run.
+
+        Nobody waits for a grace period unless one is given.
+        """
         given = {"actions": ["FullSync"], "interval": "1h", "clerk": clerk_spec(apiUrl=self.clerk.url)} | spec
+        given["deletion"] = {"gracePeriod": "0s"} | spec.get("deletion", {})
         self.plane.kubectl("apply", "-n", self.namespace, "-f", "-", stdin=json.dumps(usersync(**given)))
 
     def request_run(self, value: str) -> None:

@@ -36,6 +36,13 @@ class Stage(Protocol):
     def run_command(self) -> str:
         """What a person does to have a run now."""
 
+    @property
+    def approve_command(self) -> str:
+        """What a person does to permit a held-back deletion."""
+
+    async def approve(self, digest: str) -> Document:
+        """Permit the held-back set of this digest; return the report of the run that removes it."""
+
     async def begin(self) -> Document:
         """Hand the UserSync to the controller, once; return the report of its first run."""
 

@@ -43,6 +43,8 @@ NAMESPACE = "default"
 NAME = "demo"
 STORY_INTERVAL = "1h"
 """So long that the story alone decides when a run is: a chapter must see its drift before it is mended."""
+STORY_DELETION = {"gracePeriod": "0s"}
+"""Nobody has a day to wait; the limits are the default ones."""
 URLS = ClerkURLs(allow_insecure=True)
 EMULATOR = EmulatorSettings(environment=Environment.PRODUCTION)
 """With Clerk's higher rate limit: the story would have to wait for the lower one."""
@@ -104,6 +106,7 @@ class LocalStage:
 
     begin_command = "(the controller starts, with usersync.yaml)"
     run_command = "(the controller's next run)"
+    approve_command = "$ usersync cleanup --yes --approve DIGEST"
 
     def __init__(self, clerk: ClerkEmulator, application: Application, manifest: Path) -> None:
         self.clerk = clerk
@@ -125,6 +128,12 @@ class LocalStage:
     async def analyze(self) -> Document:
         """Run the command itself."""
         return await analyze(self.manifest)
+
+    async def approve(self, digest: str) -> Document:
+        """Run the command with the digest."""
+        arguments = ("cleanup", "-f", str(self.manifest), "--yes", "--approve", digest, "-o", "json")
+        document: Document = json.loads(await call(*arguments, environ=environment()))
+        return document
 
     async def close(self) -> None:
         """End the loop, and the run under way."""
@@ -186,6 +195,7 @@ def documents(clerk: ClerkEmulator, database_url: str) -> list[dict[str, Any]]:
                     "webhookSecretRefs": [{"name": "clerk", "key": "CLERK_WEBHOOK_SECRET"}],
                 },
                 "database": {"urlSecretRef": {"name": "supabase", "key": "DATABASE_URL"}},
+                "deletion": STORY_DELETION,
             },
         },
         _secret("clerk", {"CLERK_SECRET_KEY": clerk.secret_key, "CLERK_WEBHOOK_SECRET": clerk.webhook_secret}),

@@ -51,6 +51,7 @@ class Story:
         await self._deleted(ada)
         await self._replayed(ada)
         await self._lies()
+        await self._mass_deletion()
 
     async def _first_run(self) -> None:
         narrator = self._narrator
@@ -169,6 +170,25 @@ class Story:
         )
         report = await self._run()
         narrator.expect("Clerk recovers, and all is in sync", report["drift"]["total"], 0)
+
+    async def _mass_deletion(self) -> None:
+        narrator = self._narrator
+        await narrator.chapter("A mass deletion stops and asks")
+        before = await self._application.row_counts()
+        gone = list(self._clerk.users)[:12]
+        rest = await self._row_counts_without(gone)
+        self._clerk.delete_many(gone, webhook=False)
+        narrator.say("Somebody deletes twelve users at once, and no webhook tells: more than may go in a day.")
+        pending = (await self._run()).get("pendingDeletion", {})
+        narrator.expect(
+            "the set is held back", (pending.get("reason"), pending.get("users")), ("ThresholdExceeded", 12)
+        )
+        narrator.expect("nothing is deleted", await self._application.row_counts(), before)
+        narrator.say("A person looks at them, and approves just this set.")
+        narrator.command(self._stage.approve_command.replace("DIGEST", pending["digest"]))
+        report = self._heard(await self._stage.approve(pending["digest"]))
+        narrator.expect("the twelve are removed", report["changes"]["usersRemoved"], len(gone))
+        narrator.expect("nobody else lost a row", await self._application.row_counts(), rest)
 
     async def _expect_blocked(
         self, reason: str, hidden: frozenset[str], endpoints: Collection[Endpoint], before: dict[str, int]

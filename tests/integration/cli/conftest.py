@@ -36,6 +36,10 @@ class Ended:
         return found
 
 
+AT_ONCE = ("--yes", "--grace-period", "0s")
+"""Without a person to ask, and nobody waits: for tests of everything else that decides about a deletion."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """`usersync` with an environment; nothing of the test's own environment reaches it but PATH."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from controller.emulator import Endpoint, Fault, FaultName
+from tests.integration.cli.conftest import AT_ONCE
 from tests.support.databases import fetch_value, seed_users, user_id, users_with_rows
 from tests.support.emulators import until
 
@@ -44,7 +45,7 @@ async def test_a_clerk_that_cannot_be_believed_deletes_nobody(
 ) -> None:
     assert (await usersync("analyze")).code == 3
     clerk.switch_on(fault)
-    ended = await usersync("full-sync", "--yes", "-o", "json")
+    ended = await usersync("full-sync", *AT_ONCE, "-o", "json")
     assert (ended.code, "error" in ended.document) == (1, True), ended.out
     assert ended.err.startswith("Error: ")
     assert ended.err.count("\n") == 1
@@ -57,7 +58,7 @@ async def test_an_empty_listing_blocks_the_deletion(
     assert (await usersync("analyze")).code == 3
     for endpoint in (Endpoint.LIST, Endpoint.COUNT):
         clerk.switch_on(Fault(FaultName.HIDE_USERS, endpoint=endpoint, ids=frozenset(users)))
-    ended = await usersync("full-sync", "--yes", "-o", "json")
+    ended = await usersync("full-sync", *AT_ONCE, "-o", "json")
     assert (ended.code, ended.document["pendingDeletion"]["reason"]) == (4, "EmptySource"), ended.err
     assert await users_with_rows(database_url) == {*users, user_id(1)}
 
@@ -67,7 +68,7 @@ async def test_a_listing_that_hides_living_users_blocks_the_deletion(
 ) -> None:
     for endpoint in (Endpoint.LIST, Endpoint.COUNT):
         clerk.switch_on(Fault(FaultName.HIDE_USERS, endpoint=endpoint, ids=frozenset(users[:5])))
-    ended = await usersync("cleanup", "--yes", "-o", "json")
+    ended = await usersync("cleanup", *AT_ONCE, "-o", "json")
     assert (ended.code, ended.document["pendingDeletion"]["reason"]) == (4, "PartialSource"), ended.err
     assert await users_with_rows(database_url) == {*users, user_id(1)}
 
@@ -77,7 +78,7 @@ async def test_more_deletions_than_the_limits_permit_are_held_back(
 ) -> None:
     assert (await usersync("analyze")).code == 3
     clerk.delete_many(users[:600])
-    ended = await usersync("cleanup", "--yes")
+    ended = await usersync("cleanup", *AT_ONCE)
     assert ended.code == 4, ended.err
     assert "Held back: 601 users" in ended.out
     assert "spec.deletion.limits" in ended.out
@@ -89,7 +90,7 @@ async def test_users_hidden_even_from_the_second_look_are_spared_by_the_question
 ) -> None:
     for endpoint in (Endpoint.LIST, Endpoint.COUNT, Endpoint.FILTER):
         clerk.switch_on(Fault(FaultName.HIDE_USERS, endpoint=endpoint, ids=frozenset(users[:5])))
-    ended = await usersync("cleanup", "--yes", "-o", "json")
+    ended = await usersync("cleanup", *AT_ONCE, "-o", "json")
     assert ended.document["changes"]["usersRemoved"] == 1, ended.err
     assert ended.code == 3
     assert "5 users left out of Clerk's listing spared" in ended.document["lastRun"]["message"]
@@ -143,7 +144,7 @@ async def test_a_run_that_is_stopped_gives_its_lock_back(
     usersync: Command, clerk: ClerkEmulator, signal_sent: signal.Signals, code: int, said: bytes
 ) -> None:
     number = clerk.switch_on(Fault(FaultName.SLOW, endpoint=Endpoint.LIST, seconds=60.0))
-    process = await usersync.start("full-sync", "--yes")
+    process = await usersync.start("full-sync", *AT_ONCE)
     try:
         await until(lambda: clerk.requests.by_endpoint[Endpoint.LIST], seconds=30)
         process.send_signal(signal_sent)

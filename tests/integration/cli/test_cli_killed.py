@@ -65,7 +65,7 @@ def manifest(clerk: ClerkEmulator, tmp_path: Path) -> str:
     path = tmp_path / "usersync.yaml"
     spec: dict[str, Any] = {
         "clerk": clerk_section(apiUrl=clerk.url, rateLimitShare=100),
-        "deletion": {"limits": {"users": 10_000, "percent": 100}},
+        "deletion": {"gracePeriod": "0s", "limits": {"users": 10_000, "percent": 100}},
     }
     path.write_text(yaml.safe_dump(user_sync(**spec)))
     return str(path)

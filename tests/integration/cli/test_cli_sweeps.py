@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from tests.integration.cli.conftest import AT_ONCE
 from tests.support.databases import TABLES, execute, fetch_value, rows_of, seed, seed_users, user_id, user_ids_in
 from tests.support.usersyncs import clerk as clerk_section
 from tests.support.usersyncs import usersync as user_sync
@@ -100,7 +101,7 @@ async def test_cleanup_removes_the_forgotten_user_alone(
     usersync: Command, drifted: list[str], database_url: str
 ) -> None:
     before = {user: await rows_of(database_url, user) for user in drifted}
-    ended = await usersync("cleanup", "--yes", "-o", "json")
+    ended = await usersync("cleanup", *AT_ONCE, "-o", "json")
     assert (ended.code, ended.document["changes"]["usersRemoved"]) == (0, 1), ended.err
     assert await rows_of(database_url, GONE) == dict.fromkeys(TABLES, 0)
     assert {user: await rows_of(database_url, user) for user in drifted} == before
@@ -115,7 +116,7 @@ async def test_fix_duplicates_keeps_one_profile_row(usersync: Command, drifted: 
 
 
 async def test_full_sync_mends_everything(usersync: Command, drifted: list[str], database_url: str) -> None:
-    ended = await usersync("full-sync", "--yes", "-o", "json")
+    ended = await usersync("full-sync", *AT_ONCE, "-o", "json")
     assert (ended.code, ended.document["drift"]["total"]) == (0, 0), ended.err
     assert sorted(await user_ids_in(database_url, "user_progress"), key=str) == sorted(drifted)
 
@@ -179,7 +180,7 @@ async def test_a_suspended_manifest_is_analysed_but_not_written_for(
 ) -> None:
     path = manifest({"suspend": True})
     assert (await usersync("analyze", "-f", path)).code == 3
-    ended = await usersync("full-sync", "--yes", "-f", path)
+    ended = await usersync("full-sync", *AT_ONCE, "-f", path)
     assert ended.code == 2
     assert "spec.suspend" in ended.err
 
@@ -216,7 +217,7 @@ async def test_an_unknown_field_in_a_manifest_ends_with_2_and_names_it(
 
 
 async def test_the_run_is_in_the_audit(usersync: Command, database_url: str, drifted: list[str]) -> None:
-    ended = await usersync("full-sync", "--yes", "-o", "json")
+    ended = await usersync("full-sync", *AT_ONCE, "-o", "json")
     run = await fetch_value(
         database_url, "SELECT count(*) FROM usersync.runs WHERE id::text = $1", ended.document["lastRun"]["id"]
     )

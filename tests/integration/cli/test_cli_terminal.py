@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.cli.conftest import BOUND
+from tests.integration.cli.conftest import AT_ONCE, BOUND
 from tests.support.databases import rows_of, seed_users, user_id
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ async def test_ctrl_c_at_the_question_ends_at_once_and_deletes_nothing(usersync:
 
 @pytest.mark.usefixtures("living")
 async def test_progress_is_shown_on_the_terminal_and_the_result_alone_on_stdout(usersync: Command) -> None:
-    async with on_terminal(usersync, "cleanup", "--yes") as terminal:
+    async with on_terminal(usersync, "cleanup", *AT_ONCE) as terminal:
         code, out = await terminal.end()
     assert code == 0, terminal.text
     assert "listing Clerk's users" in terminal.text

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
+from controller.core.approving import SetDigest, set_header
 from controller.core.outcomes import Changes
 from controller.core.plans import HoldReason, RemoveUsers
 from controller.core.ports import Inspection, Phase
 from controller.core.proofs import MAX_AGE
 from controller.core.sweeping import SECOND_LOOK_AT_MOST
-from controller.core.targets import Action
+from controller.core.targets import Action, Approval, Deletion, DeletionPolicy, Target
 from controller.errors import (
     ClerkAnswerOdd,
     ClerkRefused,
@@ -25,9 +27,11 @@ from controller.errors import (
     WrongInstance,
 )
 from tests.support.fakes.directory import INSTANCE, user
+from tests.support.fakes.store import Receipt
 from tests.unit.core.world import NO_LIMITS, World
 
 if TYPE_CHECKING:
+    from controller.core.plans import HeldBack
     from controller.core.users import UserId
 
 
@@ -510,3 +514,204 @@ async def test_a_listing_is_closed_when_recording_it_fails() -> None:
         await world.sweep()
 
     assert world.directory.open_listings == 0
+
+
+DAY = Deletion()
+
+
+async def test_nobody_goes_before_the_grace_period_and_the_run_says_who_waits() -> None:
+    world = World()
+    world.gone(5)
+
+    outcome = await world.sweep(deletion=DAY)
+
+    assert outcome.users_waiting == 5
+    assert outcome.changes == Changes()
+    assert nothing_is_gone(world)
+
+
+async def test_after_the_grace_period_the_next_run_removes_them() -> None:
+    world = World()
+    gone = world.gone(5)
+    await world.sweep(deletion=DAY)
+    world.clock.advance(timedelta(hours=24))
+
+    outcome = await world.sweep(deletion=DAY)
+
+    assert outcome.changes.users_removed == 5
+    assert world.store.tombstones == set(gone)
+
+
+async def test_a_failed_listing_neither_adds_nor_ages() -> None:
+    world = World()
+    world.gone(5)
+    world.directory.errors["list_users"] = ListingIncomplete("page 3 is short")
+    with pytest.raises(ListingIncomplete):
+        await world.sweep(deletion=DAY)
+    world.clock.advance(timedelta(hours=24))
+    del world.directory.errors["list_users"]
+
+    outcome = await world.sweep(deletion=DAY)
+
+    assert outcome.users_waiting == 5
+    assert nothing_is_gone(world)
+
+
+@pytest.mark.parametrize("lie", ["empty", "partial"])
+async def test_a_listing_that_is_not_believed_ages_nobody(lie: str) -> None:
+    world = World()
+    gone = world.gone(5)
+    await world.sweep(deletion=DAY)
+    before = deepcopy(world.store.suspects)
+    world.clock.advance(timedelta(hours=23))
+    hidden = set(world.directory.users) if lie == "empty" else {user(50)}
+    world.directory.hidden_from_listing = hidden
+
+    outcome = await world.sweep(deletion=DAY)
+
+    assert outcome.held_back is not None
+    assert world.store.suspects == before
+    assert set(before) == set(gone)
+
+
+async def test_a_dry_run_ages_suspects_and_removes_nobody() -> None:
+    world = World()
+    world.gone(5)
+    await world.sweep(deletion=DAY, dry_run=True)
+    world.clock.advance(timedelta(hours=24))
+
+    outcome = await world.sweep(deletion=DAY, dry_run=True)
+
+    assert outcome.changes.users_removed == 5
+    assert nothing_is_gone(world)
+
+
+async def held_back(world: World) -> HeldBack:
+    outcome = await world.sweep(Action.CLEANUP)
+    assert outcome.held_back is not None
+    assert nothing_is_gone(world)
+    return outcome.held_back
+
+
+async def test_a_set_beyond_the_limits_is_named_by_its_digest() -> None:
+    world = World()
+    gone = world.gone(11)
+
+    held = await held_back(world)
+
+    digest = SetDigest(set_header(INSTANCE.id, Target(), DeletionPolicy.ARCHIVE))
+    digest.add(gone)
+    assert (held.reason, held.users, held.digest) == (HoldReason.THRESHOLD_EXCEEDED, 11, digest.hexdigest())
+    assert digest.hexdigest() in held.message
+
+
+async def test_the_same_set_held_back_again_awaits_approval_since_the_first_time() -> None:
+    world = World()
+    world.gone(11)
+    first = await held_back(world)
+    world.clock.advance(timedelta(hours=1))
+
+    again = await held_back(world)
+
+    assert again.reason is HoldReason.AWAITING_APPROVAL
+    assert (again.digest, again.since) == (first.digest, first.since)
+
+
+async def test_an_approved_set_is_removed_and_its_approval_used_up() -> None:
+    world = World()
+    gone = world.gone(20)
+    digest = (await held_back(world)).digest
+    assert digest is not None
+    approval = Approval(digest, "a person")
+
+    outcome = await world.sweep(Action.CLEANUP, approval=approval)
+
+    assert outcome.changes.users_removed == 20
+    assert world.store.tombstones == set(gone)
+    assert (world.store.held[digest].approved_by, world.store.held[digest].used) == ("a person", True)
+    assert {receipt.approval for receipt in world.store.receipts} == {digest}
+
+
+async def test_users_of_an_approved_set_who_came_back_are_spared_and_newcomers_wait() -> None:
+    world = World()
+    gone = world.gone(20)
+    digest = (await held_back(world)).digest
+    assert digest is not None
+    world.directory.sign_up(gone[0])
+    newcomers = [user(number) for number in range(20, 40)]
+    world.directory.delete(*newcomers)
+
+    outcome = await world.sweep(Action.CLEANUP, approval=Approval(digest, "a person"))
+
+    assert world.store.tombstones == set(gone[1:])
+    assert outcome.held_back is not None
+    assert outcome.held_back.users == len(newcomers)
+    assert set(newcomers) <= world.store.users()
+
+
+async def test_each_user_of_an_approved_set_is_proved_again() -> None:
+    world = World()
+    gone = world.gone(20)
+    digest = (await held_back(world)).digest
+    assert digest is not None
+    world.directory.sign_up(*gone)
+    world.directory.hidden_from_listing = world.directory.hidden_from_filter = set(gone)
+
+    outcome = await world.sweep(Action.CLEANUP, approval=Approval(digest, "a person"))
+
+    assert outcome.changes.users_spared == 20
+    assert nothing_is_gone(world)
+
+
+async def test_a_wrong_digest_permits_nobody_and_says_so() -> None:
+    world = World()
+    world.gone(20)
+    await held_back(world)
+
+    outcome = await world.sweep(Action.CLEANUP, approval=Approval("0" * 64, "a person"))
+
+    assert nothing_is_gone(world)
+    assert outcome.held_back is not None
+    assert "no effect" in outcome.held_back.message
+
+
+async def test_an_approval_that_a_person_declines_at_the_last_moment_is_not_used_up() -> None:
+    world = World()
+    world.gone(20)
+    digest = (await held_back(world)).digest
+    assert digest is not None
+    world.watcher.permits = False
+
+    outcome = await world.sweep(Action.CLEANUP, approval=Approval(digest, "a person"))
+
+    assert outcome.declined
+    assert nothing_is_gone(world)
+    assert not world.store.held[digest].used
+
+
+async def test_events_that_use_the_limits_up_meanwhile_stop_the_run() -> None:
+    world = World()
+    world.gone(10)
+
+    def remove_by_events() -> None:
+        now = world.clock.now()
+        world.store.receipts += [Receipt(user(number), "Archive", counted=True, issued_at=now) for number in (90, 91)]
+
+    world.watcher.on_permit = remove_by_events
+
+    outcome = await world.sweep(Action.CLEANUP)
+
+    assert outcome.changes.users_removed == 0
+    assert outcome.changes.users_left == 10
+    assert nothing_is_gone(world)
+
+
+async def test_what_events_removed_within_the_window_counts_in_the_plan() -> None:
+    world = World()
+    world.gone(10)
+    now = world.clock.now()
+    world.store.receipts += [Receipt(user(number), "Archive", counted=True, issued_at=now) for number in (900, 901)]
+
+    held = await held_back(world)
+
+    assert held.reason is HoldReason.THRESHOLD_EXCEEDED
