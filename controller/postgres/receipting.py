@@ -64,11 +64,19 @@ async def issue(
         await transaction.rows(_SQL["lock_limits"], schema)
     # Who had no rows lost none: an event about him uses nothing up.
     counted = [limited and (bool(tables) or terms.policy is DeletionPolicy.RETAIN) for tables in rows.values()]
-    texts = [json.dumps(tables, sort_keys=True) for tables in rows.values()]
     await transaction.change(
-        _SQL["issue_receipts"], schema, list(rows), texts, [str(count) for count in counted], occasion.act, occasion.reason,
-        occasion.requested_by, terms.approval, occasion.run_id,
-    )  # fmt: skip
+        _SQL["issue_receipts"],
+        schema,
+        list(rows),
+        [json.dumps(tables, sort_keys=True) for tables in rows.values()],
+        # as texts, like all arrays: asyncpg asks for the type of any other
+        [str(count) for count in counted],
+        occasion.act,
+        occasion.reason,
+        occasion.requested_by,
+        terms.approval,
+        occasion.run_id,
+    )
     if terms.permitted is not None and any(counted) and await _removed(transaction, schema, terms) > terms.permitted:
         raise LimitReached
 

@@ -15,6 +15,7 @@ from controller.emulator import ClerkEmulator, EmulatorSettings, Endpoint, Fault
 from controller.postgres import migrate
 from tests.support.databases import execute, seed_users, users_with_rows
 from tests.support.serving import (
+    OWED,
     REPOSITORY,
     Program,
     count,
@@ -126,7 +127,7 @@ async def test_killed_between_acknowledgement_and_effect_it_finishes_after_a_new
 
     await eventually(gone)
     assert await users_with_rows(url) == set(others)
-    assert (await count(url, "claims"), await count(url, "tombstones"), await count(url, "archive")) == (0, 1, 7)
+    assert (await count(url, OWED), await count(url, "tombstones"), await count(url, "archive")) == (0, 1, 7)
 
 
 async def test_killed_before_it_answers_it_has_the_effect_once_by_the_senders_next_attempt(

@@ -25,7 +25,7 @@ from controller.emulator.events import deleted_user
 from controller.postgres import migrate
 from controller.web.worker import Pace
 from tests.support.databases import create_tables, fetch_value, seed, seed_users, user_ids_in, users_with_rows
-from tests.support.serving import count, eventually, real_service, rows_in_all, send_to
+from tests.support.serving import OWED, count, eventually, real_service, rows_in_all, send_to
 from tests.support.webhooks import SPEC, Sender
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ async def test_a_deletion_removes_all_rows_of_that_user_and_of_nobody_else(clerk
     assert await results(clerk) == [200]
     await eventually(lambda: gone(url, gone_user))
     assert await users_with_rows(url) == set(others)
-    assert (await count(url, "tombstones"), await count(url, "archive"), await count(url, "claims")) == (1, 7, 0)
+    assert (await count(url, "tombstones"), await count(url, "archive"), await count(url, OWED)) == (1, 7, 0)
 
 
 @pytest.mark.usefixtures("replica")
@@ -275,7 +275,7 @@ async def test_what_was_recorded_while_suspended_is_brought_in_step_on_resume(cl
             return await gone(url, gone_user) and await rows_in_all(url, new_user) == (1, 0, 0, 0)
 
         await eventually(in_step)
-    assert await count(url, "claims") == 0
+    assert await count(url, OWED) == 0
 
 
 async def test_a_dry_run_acknowledges_and_writes_nothing(clerk: ClerkEmulator, url: str) -> None:

@@ -99,6 +99,10 @@ async def rows_in_all(url: str, user_id: str) -> tuple[int, ...]:
     return tuple(counted)
 
 
+OWED = "claims WHERE kind <> 'second_sweep'"
+"""The claims whose effect is still owed; a second look some time after a removal is not."""
+
+
 async def count(url: str, table: str) -> int:
     """Rows of one of our own tables, such as `claims`."""
     rows: int = await fetch_value(url, f"SELECT count(*) FROM usersync.{table}")

@@ -43,8 +43,8 @@ NAMESPACE = "default"
 NAME = "demo"
 STORY_INTERVAL = "1h"
 """So long that the story alone decides when a run is: a chapter must see its drift before it is mended."""
-STORY_DELETION = {"gracePeriod": "0s"}
-"""Nobody has a day to wait; the limits are the default ones."""
+STORY_DELETION = {"gracePeriod": "0s", "limits": {"users": 10, "percent": 20}}
+"""Nobody has a day to wait; and few enough may go that a mass deletion is soon one."""
 URLS = ClerkURLs(allow_insecure=True)
 EMULATOR = EmulatorSettings(environment=Environment.PRODUCTION)
 """With Clerk's higher rate limit: the story would have to wait for the lower one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,8 @@ async def test_more_deletions_than_the_limits_permit_are_held_back(
     ended = await usersync("cleanup", *AT_ONCE)
     assert ended.code == 4, ended.err
     assert "Held back: 601 users" in ended.out
-    assert "spec.deletion.limits" in ended.out
+    assert "limits: 500 users, 10 percent" in ended.out
+    assert re.search(r"--approve [0-9a-f]{64}\b", ended.out)
     assert await users_with_rows(database_url) == {*users, user_id(1)}
 
 
