@@ -9,10 +9,12 @@ import pytest
 
 from controller.errors import DatabaseRefused, DatabaseUnavailable
 from controller.postgres.connections import SHORT, Connections, Limits, Transaction
-from tests.support.databases import connected, execute, fetch_value
+from tests.support.databases import connected, execute, fetch_value, until
 
 if TYPE_CHECKING:
     from controller.cli.demo.local_postgres import LocalPostgres
+
+NOBODY_IDLES = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'usersync'"
 
 
 async def one(transaction: Transaction) -> int:
@@ -154,3 +156,21 @@ async def test_every_transaction_turns_hidden_rows_into_an_error(database_url: s
     async with Connections.open(database_url) as connections:
         assert await connections.transact(setting) == "off"
     assert await fetch_value(database_url, "SELECT current_setting('row_security')") == "on"
+
+
+async def test_a_process_that_stands_still_does_not_hold_its_locks_for_ever(database_url: str) -> None:
+    """No run, no event: the server ends the session of whoever says nothing in the middle of a transaction."""
+
+    async def setting(transaction: Transaction) -> str:
+        found: str = await transaction.value("SELECT current_setting('idle_in_transaction_session_timeout')")
+        return found
+
+    async def fall_asleep(transaction: Transaction) -> None:
+        await transaction.execute("SET LOCAL idle_in_transaction_session_timeout = 1")
+        await until(database_url, NOBODY_IDLES)
+        await transaction.value("SELECT 1")
+
+    async with Connections.open(database_url) as connections:
+        assert await connections.transact(setting) == "1min"
+        with pytest.raises(DatabaseUnavailable, match=r"stood still in the middle|cannot be reached"):
+            await connections.transact(fall_asleep)
