@@ -33,7 +33,6 @@ REFUSED_CLASSES: Final = frozenset({"28", "3D"})
 REMEDIES: Final = {
     "25006": "It is a standby or set to read-only, as Supabase does with a full disk: give the URL of the primary, or "
     "make room",
-    "25P03": "The process stood still in the middle of a transaction, of which nothing was kept",
     "53100": "Make room on its disk",
     "53300": "Raise max_connections, or connect through the pooler",
     "53400": "Raise the limit that it names for our role",
@@ -87,6 +86,11 @@ def _of_connection(error: Exception, where: str) -> UserSyncError:
         return DatabaseRefused(f"{where} offers no TLS, which sslmode in the database URL demands.")
     if isinstance(error, asyncpg.ClientConfigurationError):
         return DatabaseRefused(f"The TLS parameters of the database URL of {where} cannot be used: {error}")
+    if isinstance(error, asyncpg.InterfaceError):
+        return DatabaseUnavailable(
+            f"The connection to {where} was lost in the middle of a transaction: the server was restarted, or has "
+            "ended our session. What was not committed is undone."
+        )
     return DatabaseUnavailable(
         f"{where} cannot be reached: {_first_line(error) or type(error).__name__}. Check host and port in the database "
         "URL, and that the server runs."

@@ -172,5 +172,5 @@ async def test_a_process_that_stands_still_does_not_hold_its_locks_for_ever(data
 
     async with Connections.open(database_url) as connections:
         assert await connections.transact(setting) == "1min"
-        with pytest.raises(DatabaseUnavailable, match=r"stood still in the middle|cannot be reached"):
+        with pytest.raises(DatabaseUnavailable, match="was lost in the middle"):
             await connections.transact(fall_asleep)
