@@ -36,6 +36,7 @@ GRACE: Final = timedelta(seconds=10)
 MIN_SIZE: Final = 2
 """One for the work, one for the heartbeat."""
 ATTEMPTS: Final = 5
+TRANSACTION_TIMEOUT_SINCE: Final = 17
 FIRST_PAUSE: Final = 0.02
 """Seconds between attempts, doubled each time, less a random part."""
 
@@ -47,14 +48,17 @@ class Limits:
     statement: timedelta
     lock: timedelta = timedelta(seconds=5)
 
-    def sql(self) -> str:
-        """Return the settings of a transaction; each ends with it."""
+    def sql(self, server_version: int) -> str:
+        """Return the settings of a transaction; each ends with it. What the role has set does not reach ours."""
+        # Since version 17 there is one for the whole, which would end what each statement may take its time for.
+        whole = "; SET LOCAL transaction_timeout = 0" if server_version >= TRANSACTION_TIMEOUT_SINCE else ""
         return (
             "SET LOCAL row_security = off; "
             f"SET LOCAL statement_timeout = {_milliseconds(self.statement)}; "
             f"SET LOCAL lock_timeout = {_milliseconds(self.lock)}; "
             # A process that is stopped in the middle must not hold its locks for ever.
             f"SET LOCAL idle_in_transaction_session_timeout = {_milliseconds(timedelta(minutes=1))}"
+            f"{whole}"
         )
 
 
@@ -136,7 +140,7 @@ class Connections:
         with translated(self.where):
             async with self.pool.acquire() as connection, connection.transaction(isolation=isolation):
                 transaction = Transaction(connection, (limits.statement + GRACE).total_seconds())
-                await transaction.execute(limits.sql())
+                await transaction.execute(limits.sql(connection.get_server_version().major))
                 return await work(transaction)
 
 

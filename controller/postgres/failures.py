@@ -26,9 +26,18 @@ if TYPE_CHECKING:
 
 RETRIED_STATES: Final = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, lock not available: the same transaction may go through the next time."""
-UNAVAILABLE_STATES: Final = frozenset({"25006", "57014"})
+UNAVAILABLE_STATES: Final = frozenset({"25006", "25P03", "25P04", "57014"})
+"""A read-only server, a session that idled or a transaction that took too long, a statement cancelled."""
 UNAVAILABLE_CLASSES: Final = frozenset({"08", "40", "53", "55", "57", "58"})
 REFUSED_CLASSES: Final = frozenset({"28", "3D"})
+REMEDIES: Final = {
+    "25006": "It is a standby or set to read-only, as Supabase does with a full disk: give the URL of the primary, or "
+    "make room",
+    "53100": "Make room on its disk",
+    "53300": "Raise max_connections, or connect through the pooler",
+    "53400": "Raise the limit that it names for our role",
+}
+"""What a person can do, or should know, about some of them."""
 HELD_CLASSES: Final = frozenset({"09", "21", "22", "23", "27", "2F", "38", "39", "44", "P0"})
 """Constraints, triggers, functions, casts: what one row can run into while others do not."""
 
@@ -77,6 +86,11 @@ def _of_connection(error: Exception, where: str) -> UserSyncError:
         return DatabaseRefused(f"{where} offers no TLS, which sslmode in the database URL demands.")
     if isinstance(error, asyncpg.ClientConfigurationError):
         return DatabaseRefused(f"The TLS parameters of the database URL of {where} cannot be used: {error}")
+    if isinstance(error, asyncpg.InterfaceError):
+        return DatabaseUnavailable(
+            f"The connection to {where} was lost in the middle of a transaction: the server was restarted, or has "
+            "ended our session. What was not committed is undone."
+        )
     return DatabaseUnavailable(
         f"{where} cannot be reached: {_first_line(error) or type(error).__name__}. Check host and port in the database "
         "URL, and that the server runs."
@@ -87,9 +101,13 @@ def _of_server(error: asyncpg.PostgresError, where: str) -> UserSyncError:
     state = error.sqlstate or "XX000"
     said = _first_line(error)
     if state in RETRIED_STATES:
-        return ContendedTransaction(f"{where}: {said}; other transactions were in the way. It is tried again.")
+        return ContendedTransaction(
+            f"{where}: {said}; other transactions hold what ours needs, and did so each time it was tried. Look for "
+            "long ones in pg_stat_activity."
+        )
     if state in UNAVAILABLE_STATES or state[:2] in UNAVAILABLE_CLASSES:
-        return DatabaseUnavailable(f"{where} cannot serve us at the moment: {said}.")
+        remedy = f" {REMEDIES[state]}." if state in REMEDIES else ""
+        return DatabaseUnavailable(f"{where} cannot serve us at the moment: {said}.{remedy}")
     if "row-level security policy" in said and "would be affected" in said:
         return RoleSeesNotAll(
             f"Row-level security hides rows of {where} from our role ({said}). Use a role that owns the tables or has "

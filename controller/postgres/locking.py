@@ -16,6 +16,7 @@ import structlog
 
 from controller.errors import LockLost, TargetBusy, UserSyncError
 from controller.postgres.connections import SHORT, Connections, Limits, Transaction
+from controller.postgres.failures import ContendedTransaction
 from controller.postgres.queries import load
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ async def acquire(connections: Connections, schema: str, run_id: UUID, holder: s
     """Take the lock, also from a holder whose heart has stopped.
 
     Raises:
-        TargetBusy: somebody alive has it.
+        TargetBusy: somebody alive has it, or the last transaction of a dead one is still under way.
     """
     stale_seconds = times.stale.total_seconds()
 
@@ -133,7 +134,15 @@ async def acquire(connections: Connections, schema: str, run_id: UUID, holder: s
         fence: int = await transaction.value(_SQL["take_lock"], schema, run_id, holder)
         return fence
 
-    fence = await connections.transact(take)
+    try:
+        # Once: who holds the row is not gone a moment later, and the next run tries again.
+        fence = await connections.transact(take, attempts=1)
+    except ContendedTransaction as held:
+        message = (
+            f"The last transaction of another run on schema {schema} is still under way, though its heart has stopped. "
+            "The server ends it after a minute of silence; this run is tried again later."
+        )
+        raise TargetBusy(message) from held
     return RunLock(connections, schema, run_id, fence)
 
 

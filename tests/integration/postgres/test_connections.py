@@ -5,49 +5,21 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import asyncpg
 import pytest
 
-from controller.core.absorbing import ClaimKind
 from controller.errors import DatabaseRefused, DatabaseUnavailable
 from controller.postgres.connections import SHORT, Connections, Limits, Transaction
-from tests.support.databases import connected, create_tables, execute, fetch_value, seed_users, user_ids
-from tests.support.pooler import pooled
-from tests.support.stores import DELETION, TERMS, delivery, ids, opened, proofs, running
+from tests.support.databases import connected, execute, fetch_value, until
 
 if TYPE_CHECKING:
     from controller.cli.demo.local_postgres import LocalPostgres
+
+NOBODY_IDLES = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'usersync'"
 
 
 async def one(transaction: Transaction) -> int:
     number: int = await transaction.value("SELECT 1")
     return number
-
-
-async def test_everything_works_through_a_transaction_mode_pooler_and_leaves_no_session_state(
-    database_url: str,
-) -> None:
-    users = user_ids(8)
-    await seed_users(database_url, users[:6])
-    async with pooled(database_url) as pooler:
-        async with opened(pooler.url) as database:
-            async with running(database, users[:4] + users[6:]) as run:
-                assert await run.create_profiles(ids(users[6:])) == 2
-                assert (await run.remove_users(proofs(users[4:6]), TERMS)).users == 2
-                assert await run.reduce_duplicates(ids(users[:1])) == 0
-            await database.record_claim(delivery("m1"), ids(users)[0], ClaimKind.DELETION)
-            (claim,) = await database.take_claims(5, timedelta(minutes=1))
-            assert (await database.settle_by_removal(claim, proofs(users[:1])[0], DELETION)).users == 1
-        assert await pooler.left_behind() == []
-
-
-async def test_the_pooler_of_the_tests_gives_each_transaction_another_session(database_url: str) -> None:
-    async def session(transaction: Transaction) -> int:
-        number: int = await transaction.value("SELECT pg_backend_pid()")
-        return number
-
-    async with pooled(database_url) as pooler, Connections.open(pooler.url) as connections:
-        assert await connections.transact(session) != await connections.transact(session)
 
 
 async def test_connections_say_who_they_are(database_url: str) -> None:
@@ -186,11 +158,19 @@ async def test_every_transaction_turns_hidden_rows_into_an_error(database_url: s
     assert await fetch_value(database_url, "SELECT current_setting('row_security')") == "on"
 
 
-async def test_the_library_itself_would_leave_prepared_statements_behind(empty_database_url: str) -> None:
-    """The pooler notices session state: the same library with its defaults is caught."""
-    await create_tables(empty_database_url)
-    async with pooled(empty_database_url, size=1) as pooler:
-        connection = await asyncpg.connect(pooler.url)
-        await connection.fetch("SELECT $1::int", 1)
-        connection.terminate()
-        assert any(found.startswith("prepared statement") for found in await pooler.left_behind())
+async def test_a_process_that_stands_still_does_not_hold_its_locks_for_ever(database_url: str) -> None:
+    """No run, no event: the server ends the session of whoever says nothing in the middle of a transaction."""
+
+    async def setting(transaction: Transaction) -> str:
+        found: str = await transaction.value("SELECT current_setting('idle_in_transaction_session_timeout')")
+        return found
+
+    async def fall_asleep(transaction: Transaction) -> None:
+        await transaction.execute("SET LOCAL idle_in_transaction_session_timeout = 1")
+        await until(database_url, NOBODY_IDLES)
+        await transaction.value("SELECT 1")
+
+    async with Connections.open(database_url) as connections:
+        assert await connections.transact(setting) == "1min"
+        with pytest.raises(DatabaseUnavailable, match="was lost in the middle"):
+            await connections.transact(fall_asleep)

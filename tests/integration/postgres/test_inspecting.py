@@ -158,13 +158,19 @@ async def test_a_missing_column_is_named(empty_database_url: str) -> None:
         ("CREATE VIEW user_progress AS SELECT 'user_a' AS user_id", "a view"),
         ("CREATE MATERIALIZED VIEW user_progress AS SELECT 'user_a' AS user_id", "a materialized view"),
         ("CREATE SEQUENCE user_progress", "a sequence"),
+        ("CREATE FOREIGN TABLE user_progress (user_id text) SERVER elsewhere", "a foreign table"),
     ],
 )
 async def test_something_else_in_place_of_a_table_is_refused(
     empty_database_url: str, statement: str, kind: str
 ) -> None:
-    await execute(empty_database_url, statement)
-    with pytest.raises(TableUnsupported, match=kind):
+    await execute(
+        empty_database_url,
+        "CREATE FOREIGN DATA WRAPPER nothing",
+        "CREATE SERVER elsewhere FOREIGN DATA WRAPPER nothing",
+        statement,
+    )
+    with pytest.raises(TableUnsupported, match=rf"public\.user_progress is {kind}; name the table in spec\.tables"):
         await inspect(empty_database_url)
 
 

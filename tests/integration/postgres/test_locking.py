@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from controller.core.outcomes import Changes, Outcome
 from controller.core.plans import Plan
-from controller.core.targets import Target
+from controller.core.targets import Role, Table, Target
 from controller.errors import ClerkUnavailable, DatabaseUnavailable, LockLost, TargetBusy
 from controller.postgres import LockTimes
 from tests.support.databases import (
@@ -23,9 +23,11 @@ from tests.support.databases import (
     until,
     user_ids,
 )
+from tests.support.fakes.clock import FakeClock
 from tests.support.stores import TERMS, delivery, ids, label, opened, proofs, running
 
 if TYPE_CHECKING:
+    from controller.cli.demo.local_postgres import LocalPostgres
     from controller.core.ports import Run
     from controller.postgres import Database
 
@@ -207,6 +209,67 @@ async def test_a_take_over_waits_for_the_transaction_under_way(database_url: str
         may_end.set()
         await writer
         await taking
+
+
+async def test_a_take_over_of_a_transaction_that_does_not_end_is_told_that_the_target_is_busy(
+    database_url: str,
+) -> None:
+    async with (
+        opened(database_url, times=SILENT) as one,
+        opened(database_url, times=SILENT) as other,
+        running(one) as run,
+    ):
+        await execute(database_url, AGED)
+
+        async def hold(transaction: object) -> None:
+            del transaction
+            with pytest.raises(TargetBusy, match="still under way, though its heart has stopped"):
+                await _take(other)
+
+        await run.lock.transact(hold)
+        await _take(other)
+
+
+@pytest.mark.parametrize("spelling", ["localhost", "socket", "options"])
+async def test_another_url_of_the_same_database_meets_the_same_lock(
+    database_url: str, postgres_server: LocalPostgres, spelling: str
+) -> None:
+    name = database_url.rpartition("/")[2]
+    other_url = {
+        "localhost": database_url.replace("127.0.0.1", "localhost").replace("postgres://", "postgresql://"),
+        "socket": postgres_server.socket_url(name),
+        "options": f"{database_url}?application_name=other&options=-c%20search_path%3Delsewhere",
+    }[spelling]
+    async with opened(database_url) as one, opened(other_url) as other, running(one, holder="host-a/17"):
+        with pytest.raises(TargetBusy, match="host-a/17"):
+            await _take(other)
+
+
+async def test_one_resource_may_work_while_another_of_the_same_database_waits(database_url: str) -> None:
+    """Two UserSyncs that name one database and schema: the tables that they list do not matter."""
+    one_table = Target(tables=(Table("user_progress", Role.PROFILE),))
+    async with opened(database_url, target=one_table) as one, opened(database_url) as other:
+        async with one.begin_run(label(resource="app/first")):
+            with pytest.raises(TargetBusy):
+                async with other.begin_run(label(resource="app/second")):
+                    pass
+        async with other.begin_run(label(resource="app/second")):
+            pass
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=400), timedelta(days=-400)], ids=["ahead", "behind"])
+async def test_a_clock_of_ours_that_jumps_neither_frees_nor_keeps_a_lock(database_url: str, jump: timedelta) -> None:
+    clock = FakeClock(datetime.now(UTC) + jump)
+    async with opened(database_url, times=QUICK) as one, opened(database_url, clock=clock, times=SILENT) as other:
+        async with running(one):
+            with pytest.raises(TargetBusy):
+                await _take(other)
+        async with running(other) as run:
+            await until(database_url, FRESH)
+            await execute(database_url, AGED)
+            async with running(one):
+                with pytest.raises(LockLost):
+                    await run.observe()
 
 
 async def test_a_heartbeat_does_not_wait_for_a_writer(database_url: str) -> None:
