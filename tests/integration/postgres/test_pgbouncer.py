@@ -29,7 +29,7 @@ from tests.support.databases import (
     users_with_rows,
 )
 from tests.support.pgbouncer import PgBouncer, PgBouncerMissing, pgbouncing
-from tests.support.serving import count, eventually, real_service, rows_in_all
+from tests.support.serving import OWED, count, eventually, real_service, rows_in_all
 from tests.support.stores import DELETION, TERMS, delivery, ids, label, opened, proofs, running
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ async def test_the_webhook_service_works_through_it(database_url: str, pooler: P
             await eventually(settled)
         assert {each.status for each in clerk.webhooks.deliveries} == {200}
     assert await users_with_rows(database_url) == {*living[1:], *newcomers}
-    assert await count(database_url, "claims") == 0
+    assert await count(database_url, OWED) == 0
     assert await pooler.left_behind() == []
 
 
