@@ -49,9 +49,10 @@ def allowance(limits: Limits, users_with_rows: int) -> int:
     return min(limits.users, users_with_rows * limits.percent // 100)
 
 
-def plan(drift: Drift, suspects: Suspects, policy: Policy) -> Plan:
+def plan(drift: Drift, suspects: Suspects, policy: Policy, cascades: tuple[str, ...] = ()) -> Plan:
     """Decide what the run may change.
 
+    `cascades`: why a removal would take rows along that nobody has listed (`Inspection.unlisted_cascades`).
     A `dry_run` is planned like any other; it is `sweeping` that does not apply.
     """
     changes: list[Change] = []
@@ -59,7 +60,7 @@ def plan(drift: Drift, suspects: Suspects, policy: Policy) -> Plan:
         changes.append(CreateProfiles(drift.missing))
     held_back = None
     if Action.CLEANUP in policy.actions and (drift.orphaned or suspects.contradicted):
-        held_back = _hold_back(drift, suspects, policy.limits)
+        held_back = _hold_back(drift, suspects, policy.limits, cascades)
         if held_back is None and suspects.absent:
             changes.append(RemoveUsers(suspects.absent))
     if Action.FIX_DUPLICATES in policy.actions and drift.duplicates:
@@ -67,7 +68,7 @@ def plan(drift: Drift, suspects: Suspects, policy: Policy) -> Plan:
     return Plan(tuple(changes), held_back)
 
 
-def _hold_back(drift: Drift, suspects: Suspects, limits: Limits) -> HeldBack | None:
+def _hold_back(drift: Drift, suspects: Suspects, limits: Limits, cascades: tuple[str, ...]) -> HeldBack | None:
     base = drift.users_with_rows
     if drift.clerk_users == 0:
         return HeldBack(
@@ -85,6 +86,9 @@ def _hold_back(drift: Drift, suspects: Suspects, limits: Limits) -> HeldBack | N
             f"Clerk's listing left out {suspects.contradicted} user(s) whom a look-up finds; nothing is "
             "deleted on such a listing. The next complete listing clears this.",
         )
+    if cascades:
+        more = f" ({len(cascades) - 1} more such key(s) are among the warnings.)" if cascades[1:] else ""
+        return HeldBack(HoldReason.UNLISTED_CASCADE, drift.orphaned, base, cascades[0] + more)
     permitted = allowance(limits, base)
     if suspects.absent > permitted:
         return HeldBack(

@@ -40,6 +40,7 @@ class HoldReason(Enum):
 
     EMPTY_SOURCE = "EmptySource"
     PARTIAL_SOURCE = "PartialSource"
+    UNLISTED_CASCADE = "UnlistedCascade"
     THRESHOLD_EXCEEDED = "ThresholdExceeded"
 
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, assert_never
 
 from controller.core.contact import establish
-from controller.core.outcomes import Changes, Outcome, Removal
+from controller.core.outcomes import Changes, Outcome, Reduction, Removal
 from controller.core.planning import Suspects, allowance, plan
 from controller.core.plans import Change, CreateProfiles, Plan, ReduceDuplicates, RemoveUsers
 from controller.core.ports import Phase, RunLabel
@@ -62,7 +62,7 @@ class Sweeper:
             await self._list(run)
             found = await self._observe(run)
             suspects, found = await self._look_again(run, found, spec, started_at)
-            planned = plan(found, suspects, policy)
+            planned = plan(found, suspects, policy, inspection.unlisted_cascades)
             await self._show(run)
             outcome = Outcome(
                 run.id, found, found, planned, intended(planned), policy.dry_run, warnings=inspection.warnings
@@ -147,7 +147,8 @@ class Sweeper:
                     users_spared=spared,
                 )
             case ReduceDuplicates():
-                return replace(done, duplicates_removed=await self._reduce_duplicates(run))
+                reduction = await self._reduce_duplicates(run)
+                return replace(done, duplicates_removed=reduction.rows, duplicates_left=reduction.users_left)
             case _:
                 assert_never(change)
 
@@ -158,13 +159,13 @@ class Sweeper:
             self.watcher.advance(Phase.CREATE, created)
         return created
 
-    async def _reduce_duplicates(self, run: Run) -> int:
-        removed = users = 0
+    async def _reduce_duplicates(self, run: Run) -> Reduction:
+        reduction, users = Reduction(), 0
         async for batch in run.duplicated():
-            removed += await run.reduce_duplicates(batch)
+            reduction += await run.reduce_duplicates(batch)
             users += len(batch)
             self.watcher.advance(Phase.REDUCE, users)
-        return removed
+        return reduction
 
     async def _remove_users(self, run: Run, at_most: int) -> tuple[Removal, int]:
         """Prove each suspect gone and remove those that are; the number spared comes second.

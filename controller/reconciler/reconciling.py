@@ -182,6 +182,7 @@ class Reconciler:
             rows_removed=changes.rows_removed,
             duplicates_removed=changes.duplicates_removed,
             users_left=changes.users_left,
+            duplicates_left=changes.duplicates_left,
             blocked=outcome.held_back.reason.value if outcome.held_back else None,
         )
         self.tools.metrics.run_ended(key, "Succeeded", "Succeeded", span.finish - span.start)
