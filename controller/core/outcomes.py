@@ -38,10 +38,23 @@ class Removal:
 
 
 @dataclass(frozen=True, slots=True)
+class Reduction:
+    """What reducing duplicate profiles did: `rows` went; `users_left` keep all theirs, as something refers to them."""
+
+    rows: int = 0
+    users_left: int = 0
+
+    def __add__(self, other: Reduction) -> Reduction:
+        """Sum of two reductions."""
+        return Reduction(self.rows + other.rows, self.users_left + other.users_left)
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What a run did, or with `dry_run` what it would have done.
 
-    `users_spared`: suspects whom the proof found alive.
+    `users_spared`: suspects whom the proof found alive; `duplicates_left`: users whose surplus profile rows could
+    not be removed.
     """
 
     profiles_created: int = 0
@@ -50,6 +63,7 @@ class Changes:
     duplicates_removed: int = 0
     users_left: int = 0
     users_spared: int = 0
+    duplicates_left: int = 0
 
 
 @dataclass(frozen=True, slots=True)

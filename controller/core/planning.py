@@ -17,7 +17,7 @@ from controller.core.plans import (
     ReduceDuplicates,
     RemoveUsers,
 )
-from controller.core.targets import Action, Limits, Policy
+from controller.core.targets import Action, DeletionPolicy, Limits, Policy
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -38,9 +38,10 @@ def allowance(limits: Limits, users_with_rows: int) -> int:
     return min(limits.users, users_with_rows * limits.percent // 100)
 
 
-def plan(drift: Drift, suspects: Suspects, policy: Policy) -> Plan:
+def plan(drift: Drift, suspects: Suspects, policy: Policy, cascades: tuple[str, ...] = ()) -> Plan:
     """Decide what the run may change.
 
+    `cascades`: why a removal would take rows along that nobody has listed (`Inspection.unlisted_cascades`).
     A `dry_run` is planned like any other; it is `sweeping` that does not apply.
     """
     changes: list[Change] = []
@@ -48,17 +49,17 @@ def plan(drift: Drift, suspects: Suspects, policy: Policy) -> Plan:
         changes.append(CreateProfiles(drift.missing))
     held_back = None
     if Action.CLEANUP in policy.actions and (drift.orphaned or suspects.contradicted):
-        removals, held_back = _removals(drift, suspects, policy.deletion.limits)
-        changes += removals
+        removes_rows = policy.deletion.policy is not DeletionPolicy.RETAIN
+        held_back = _distrust(drift, suspects) or (_cascading(drift, cascades) if removes_rows else None)
+        if held_back is None:
+            removals, held_back = _removals(drift, suspects, policy.deletion.limits)
+            changes += removals
     if Action.FIX_DUPLICATES in policy.actions and drift.duplicates:
         changes.append(ReduceDuplicates(drift.duplicated_users, drift.duplicates))
     return Plan(tuple(changes), held_back)
 
 
 def _removals(drift: Drift, suspects: Suspects, limits: Limits) -> tuple[list[RemoveUsers], HeldBack | None]:
-    distrusted = _distrust(drift, suspects)
-    if distrusted is not None:
-        return [], distrusted
     removals = [RemoveUsers(suspects.approved)] if suspects.approved else []
     if not suspects.due:
         return removals, None
@@ -88,6 +89,14 @@ def _distrust(drift: Drift, suspects: Suspects) -> HeldBack | None:
             "deleted on such a listing. The next complete listing clears this.",
         )
     return None
+
+
+def _cascading(drift: Drift, cascades: tuple[str, ...]) -> HeldBack | None:
+    """Refuse to delete what would take rows of unlisted tables along, uncounted and not archived."""
+    if not cascades:
+        return None
+    more = f" ({len(cascades) - 1} more such key(s) are among the warnings.)" if cascades[1:] else ""
+    return HeldBack(HoldReason.UNLISTED_CASCADE, drift.orphaned, drift.users_with_rows, cascades[0] + more)
 
 
 def _beyond(suspects: Suspects, base: int, permitted: int, limits: Limits) -> HeldBack:

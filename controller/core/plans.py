@@ -54,6 +54,7 @@ class HoldReason(Enum):
 
     EMPTY_SOURCE = "EmptySource"
     PARTIAL_SOURCE = "PartialSource"
+    UNLISTED_CASCADE = "UnlistedCascade"
     THRESHOLD_EXCEEDED = "ThresholdExceeded"
     """The set passes the limits, and has not been held back before."""
     AWAITING_APPROVAL = "AwaitingApproval"

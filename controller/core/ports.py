@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from controller.core.absorbing import Claim, ClaimKind, Delivery
     from controller.core.approving import HeldSet, SetDigest
     from controller.core.drift import Drift
-    from controller.core.outcomes import Absorbed, Closing, Outcome, Removal
+    from controller.core.outcomes import Absorbed, Closing, Outcome, Reduction, Removal
     from controller.core.plans import Plan
     from controller.core.proofs import Proof
     from controller.core.removals import RemovalTerms
@@ -67,10 +67,15 @@ class Directory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What is to be known of the target before a run; `warnings` are sentences for people."""
+    """What is to be known of the target before a run; `warnings` are sentences for people.
+
+    `unlisted_cascades`: sentences too, one for each foreign key that would delete rows of a table that is not
+    listed along with a user's; while there is one, nobody is removed.
+    """
 
     missing_tables: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    unlisted_cascades: tuple[str, ...] = ()
 
 
 class Store(Protocol):
@@ -174,8 +179,11 @@ class Run(Protocol):
         would pass the limits leaves all of them.
         """
 
-    async def reduce_duplicates(self, user_ids: Sequence[UserId]) -> int:
-        """Archive and delete all but the oldest profile row of each user; returns rows removed."""
+    async def reduce_duplicates(self, user_ids: Sequence[UserId]) -> Reduction:
+        """Archive and delete all but the oldest profile row of each user.
+
+        A user is left whose surplus rows are referred to by rows that would be deleted or unlinked with them.
+        """
 
     async def finish(self, outcome: Outcome) -> Closing:
         """Close the audit row with what the run came to, and chain the receipts."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from controller.core.approving import SetDigest, set_header
 from controller.core.contact import establish
-from controller.core.outcomes import Changes, Outcome, Removal
+from controller.core.outcomes import Changes, Outcome, Reduction, Removal
 from controller.core.planning import plan
 from controller.core.plans import Change, CreateProfiles, HeldBack, HoldReason, Plan, ReduceDuplicates, RemoveUsers
 from controller.core.ports import Phase, RunLabel
@@ -68,31 +68,28 @@ class Sweeper:
             await self._list(run)
             found = await self._observe(run)
             contradicted, found = await self._look_again(run, found, started_at)
-            planned, waiting = await self._plan(run, found, contradicted, spec, header)
+            suspects, refusal = await self._weigh(run, found, contradicted, spec, header)
+            planned = plan(found, suspects, policy, inspection.unlisted_cascades)
+            if planned.held_back is not None and planned.held_back.reason is HoldReason.THRESHOLD_EXCEEDED:
+                planned = replace(planned, held_back=await self._hold(run, planned.held_back, header, refusal))
             await self._show(run)
             outcome = Outcome(
                 run.id, found, found, planned, intended(planned), policy.dry_run,
-                users_waiting=waiting, warnings=inspection.warnings,
+                users_waiting=suspects.waiting, warnings=inspection.warnings,
             )  # fmt: skip
             if planned.changes and not policy.dry_run:
                 outcome = await self._apply(run, outcome, spec)
             closing = await run.finish(outcome)
         return replace(outcome, closing=closing)
 
-    async def _plan(self, run: Run, found: Drift, contradicted: int, spec: Spec, header: str) -> tuple[Plan, int]:
-        """Weigh who is due, and plan; a set that passes the limits is stored under its digest.
-
-        Returns the plan, and how many users wait for the grace period.
-        """
-        deletion, suspects, refusal = spec.deletion, Suspects(contradicted=contradicted), None
-        if found.clerk_users and not contradicted:
-            terms = Terms(deletion.grace_period, spec.longest_gap, deletion.limits.window)
-            suspects, refusal = await run.weigh(terms, spec.approval, header)
-        planned = plan(found, suspects, spec.policy())
-        held_back = planned.held_back
-        if held_back is not None and held_back.reason is HoldReason.THRESHOLD_EXCEEDED:
-            planned = replace(planned, held_back=await self._hold(run, held_back, header, refusal))
-        return planned, suspects.waiting
+    async def _weigh(
+        self, run: Run, found: Drift, contradicted: int, spec: Spec, header: str
+    ) -> tuple[Suspects, str | None]:
+        """Weigh who is due, where the listing can be believed; the second answer is why an approval permits nobody."""
+        if not found.clerk_users or contradicted:
+            return Suspects(contradicted=contradicted), None
+        terms = Terms(spec.deletion.grace_period, spec.longest_gap, spec.deletion.limits.window)
+        return await run.weigh(terms, spec.approval, header)
 
     async def _hold(self, run: Run, held_back: HeldBack, header: str, refusal: str | None) -> HeldBack:
         digest = SetDigest(header)
@@ -185,7 +182,8 @@ class Sweeper:
                     users_spared=done.users_spared + spared,
                 )
             case ReduceDuplicates():
-                return replace(done, duplicates_removed=await self._reduce_duplicates(run))
+                reduction = await self._reduce_duplicates(run)
+                return replace(done, duplicates_removed=reduction.rows, duplicates_left=reduction.users_left)
             case _:
                 assert_never(change)
 
@@ -196,13 +194,13 @@ class Sweeper:
             self.watcher.advance(Phase.CREATE, created)
         return created
 
-    async def _reduce_duplicates(self, run: Run) -> int:
-        removed = users = 0
+    async def _reduce_duplicates(self, run: Run) -> Reduction:
+        reduction, users = Reduction(), 0
         async for batch in run.duplicated():
-            removed += await run.reduce_duplicates(batch)
+            reduction += await run.reduce_duplicates(batch)
             users += len(batch)
             self.watcher.advance(Phase.REDUCE, users)
-        return removed
+        return reduction
 
     async def _remove_users(self, run: Run, change: RemoveUsers, terms: RemovalTerms) -> tuple[Removal, int]:
         """Prove each user gone and remove those that are; the number spared comes second.

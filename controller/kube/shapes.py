@@ -99,6 +99,7 @@ def summarize(outcome: Outcome) -> str:
             (changes.users_removed, f"{_counted(changes.users_removed, 'user')} removed{_rows(changes)}"),
             (changes.duplicates_removed, f"{_counted(changes.duplicates_removed, 'duplicate')} removed"),
             (changes.users_left, f"{_counted(changes.users_left, 'user')} could not be removed"),
+            (changes.duplicates_left, f"{_counted(changes.duplicates_left, 'user')} kept their duplicates"),
         )
         if count
     ]

@@ -37,15 +37,16 @@ async def inspect_target(transaction: Transaction, target: Target) -> Inspection
         [table.name for table in target.tables],
         [table.user_id_column for table in target.tables],
     )
-    cascades = await transaction.rows(_SQL["cascades_into"], [shape.oid for shape in shapes.tables])
+    cascades = shapes.references.unlisted_cascades
     warnings = (
         *_of_missing(shapes, target),
         *_of_indexes(shapes),
         *_of_profile(shapes.profile),
         *_of_unlisted(target, unlisted),
-        *_of_cascades(cascades),
+        *_of_cycle(shapes),
+        *cascades[:NAMED_AT_MOST],
     )
-    return Inspection(shapes.missing_tables, warnings)
+    return Inspection(shapes.missing_tables, warnings, cascades)
 
 
 def _of_missing(shapes: Shapes, target: Target) -> Iterator[str]:
@@ -96,9 +97,11 @@ def _of_unlisted(target: Target, rows: Sequence[Any]) -> Iterator[str]:
     )
 
 
-def _of_cascades(rows: Sequence[Any]) -> Iterator[str]:
-    for row in rows[:NAMED_AT_MOST]:
+def _of_cycle(shapes: Shapes) -> Iterator[str]:
+    cycle = shapes.ordering.cycle
+    if cycle:
+        keys = ", ".join(f"{key.name} of {key.child} ({key.on_delete.words})" for key in cycle[:NAMED_AT_MOST])
         yield (
-            f"The foreign key {row['name']} deletes rows of {row['child']} along with those of {row['parent']} "
-            "(ON DELETE CASCADE); they are not counted and not archived."
+            f"Foreign keys make a cycle, so no table can be emptied first: {keys}. Users whose rows are linked that "
+            "way are left whole. Make one of the keys ON DELETE NO ACTION DEFERRABLE."
         )

@@ -18,7 +18,22 @@ if TYPE_CHECKING:
 
 IDENTIFIERS: Final = frozenset({"schema", "table", "user_id", "created_at"})
 """Placeholders that `Query.sql` quotes."""
-FRAGMENTS: Final = frozenset({"parts", "place", "columns", "values", "ranking", "names", "texts", "content"})
+FRAGMENTS: Final = frozenset(
+    {
+        "parts",
+        "place",
+        "columns",
+        "values",
+        "ranking",
+        "names",
+        "texts",
+        "content",
+        "parent",
+        "child",
+        "matching",
+        "child_user_id",
+    }
+)
 """Placeholders for SQL that this package has put together from other queries and from quoted identifiers."""
 
 _HEADER = re.compile(r"^-- (?P<name>[a-z_]+)\((?P<arguments>[a-z_, ]*)\)$", re.MULTILINE)

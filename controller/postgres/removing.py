@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from controller.core.targets import DeletionPolicy
 from controller.postgres.creating import byte_order
 from controller.postgres.failures import RowsHeld
-from controller.postgres.queries import load
+from controller.postgres.queries import load, quoted
 from controller.postgres.receipting import Occasion, issue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
     from uuid import UUID
 
     from controller.core.ports import Clock
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from controller.core.removals import RemovalTerms
     from controller.core.users import UserId
     from controller.postgres.connections import Transaction
+    from controller.postgres.references import Reference
     from controller.postgres.shapes import Shape, Shapes
 
 T = TypeVar("T")
@@ -53,6 +54,13 @@ ACTS: Final = {
 
 Rows = dict[str, dict[str, int]]
 """How many rows of which user went from which table."""
+
+DEFERRED: Final = "SET CONSTRAINTS ALL DEFERRED"
+"""For this transaction: checks of NO ACTION that can wait do; a cascade and RESTRICT never wait."""
+_LOCK_AND_REACH: Final = {
+    False: ("lock_parents", "cascade_reaches"),
+    True: ("lock_parents_by_place", "cascade_reaches_by_place"),
+}
 
 
 class ProofExpired(Exception):
@@ -85,7 +93,7 @@ class Removing:
         Raises:
             ProofExpired, RowsMoved: start again, in a new transaction.
             LimitReached: these users would pass the limits.
-            RowsHeld: the database keeps some row of some of these users.
+            RowsHeld: the database keeps some row of some of these users, or a DELETE would reach further than theirs.
         """
         pinned = await transaction.value(_TARGETS["pinned_instance"], self.schema)
         holding = [proof for proof in proofs if proof.instance_id == pinned and self._holds(proof)]
@@ -102,14 +110,24 @@ class Removing:
         return rows
 
     async def _remove_all_rows(self, transaction: Transaction, holding: Sequence[Proof], rows: Rows) -> None:
+        for sentence in self.shapes.references.unlisted_cascades:
+            raise RowsHeld(sentence)
         users = list(rows)
         await transaction.execute(TEXT_FORM)
+        if self.shapes.ordering.defers:
+            await transaction.execute(DEFERRED)
         removed_at = await transaction.value(_SQL["time"])
         for shape in self.shapes.removal_order:
+            locked = await self._lock_parents(transaction, shape, users)
             # Right before each DELETE: a lock may have been waited for since.
             if not all(map(self._holds, holding)):
                 raise ProofExpired
-            for user, count in (await self._remove_rows(transaction, shape, users, removed_at)).items():
+            removed = await self._remove_rows(transaction, shape, users, removed_at)
+            if locked is not None and sum(removed.values()) > locked:
+                # Nobody has looked at what refers to a row that came after the look.
+                message = f"A row came to {shape.schema}.{shape.name} meanwhile, of a user who was being removed."
+                raise RowsHeld(message)
+            for user, count in removed.items():
                 rows[user][shape.name] = count
         if self.terms.policy is DeletionPolicy.ERASE:
             await transaction.change(_SQL["erase_archived"], self.schema, users)
@@ -117,6 +135,42 @@ class Removing:
 
     def _holds(self, proof: Proof) -> bool:
         return proof.holds(self.clock.elapsed())
+
+    async def _lock_parents(self, transaction: Transaction, shape: Shape, users: list[str]) -> int | None:
+        """Make sure that deleting these users' rows of the table takes along no other row; returns their number.
+
+        The race: somebody inserts a row that refers to one of ours after the look and before the DELETE, which
+        would then take it along. So our rows are locked first, FOR UPDATE: a referring row of a transaction under
+        way holds its parent FOR KEY SHARE, we wait for it and see it (each statement of READ COMMITTED looks anew);
+        one that comes later waits for our commit, and is refused as its parent is gone. None: nothing cascades.
+        """
+        keys = self.shapes.references.cascading_to(shape.oid)
+        if not keys:
+            return None
+        by_place = self._goes_by_place(shape)
+        arguments = (self.run_id, shape.name, users) if by_place else (users,)
+        lock, reach = _LOCK_AND_REACH[by_place]
+        locked: int = await transaction.value(shape.sql(_SQL[lock]), *arguments)
+        for key in keys:
+            child_user_id = quoted(self.shapes.of(key.child_oid).table.user_id_column)
+            query = shape.sql(_SQL[reach], child_user_id=child_user_id, **key.fragments)
+            self._judge(key, own=await transaction.value(query, *arguments))
+        return locked
+
+    def _judge(self, key: Reference, *, own: bool | None) -> None:
+        """Refuse a cascade to somebody else's rows, and one to rows of these users that are not archived yet."""
+        if own is None or (own and key.to_itself):
+            return
+        if not own:
+            message = (
+                f"Rows that are not this user's would go along, by {key}. Delete them or point them elsewhere, or "
+                "change the key; then the next attempt removes the user."
+            )
+            raise RowsHeld(message)
+        if self.by_place:
+            raise RowsMoved
+        message = f"Rows of {key.child} would go along before they are archived, by {key}, which is part of a cycle."
+        raise RowsHeld(message)
 
     async def _remove_rows(
         self, transaction: Transaction, shape: Shape, users: list[str], removed_at: datetime
@@ -150,7 +204,8 @@ class Removing:
                 raise RowsHeld(message)
 
     def _goes_by_place(self, shape: Shape) -> bool:
-        return self.by_place and goes_by_place(shape)
+        # Rows that refer to others of the same table: one written since would go along with them, unarchived.
+        return self.by_place and goes_by_place(shape) and not self.shapes.references.cascades_to_itself(shape.oid)
 
 
 async def any_rows(transaction: Transaction, shapes: Shapes, users: Sequence[str]) -> bool:
@@ -188,19 +243,6 @@ async def layout_of(transaction: Transaction, shape: Shape) -> int:
     await transaction.change(_SQL["add_layout"], shape.schema, shape.name, shape.layout)
     number: int = await transaction.value(_SQL["find_layout"], shape.schema, shape.name, shape.layout)
     return number
-
-
-async def reduce_duplicates(
-    transaction: Transaction, profile: Shape, users: Sequence[UserId], run_id: UUID, retention: timedelta
-) -> int:
-    """Archive and delete all but the first profile row of each user; returns rows. The users' locks are held."""
-    await transaction.execute(TEXT_FORM)
-    await transaction.value(profile.sql(_SQL["lock_rows"]), byte_order(users))
-    query = profile.sql(_SQL["reduce_duplicates"], ranking=profile.ranking(), **profile.content())
-    layout, now = await layout_of(transaction, profile), await transaction.value(_SQL["time"])
-    return await transaction.change(
-        query, profile.schema, profile.name, byte_order(users), DUPLICATE, run_id, layout, now, retention
-    )
 
 
 async def by_halves(

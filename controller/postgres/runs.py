@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import structlog
 
-from controller.core.outcomes import Removal
+from controller.core.outcomes import Reduction, Removal
 from controller.core.targets import DeletionPolicy
 from controller.errors import UserSyncError
 from controller.postgres import suspecting
@@ -26,6 +26,7 @@ from controller.postgres.locking import RunLock, acquire
 from controller.postgres.observing import Observation, drifted_page, observe, record_listed
 from controller.postgres.queries import load
 from controller.postgres.receipting import LimitReached, chain, closing, note_users
+from controller.postgres.reducing import reduce_duplicates, why_left
 from controller.postgres.removing import (
     ORPHANED,
     ProofExpired,
@@ -36,13 +37,12 @@ from controller.postgres.removing import (
     collect_places,
     count_rows,
     goes_by_place,
-    reduce_duplicates,
 )
 from controller.postgres.reporting import outcome_json
 from controller.postgres.shapes import describe
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from uuid import UUID
 
     from controller.core.approving import HeldSet, SetDigest
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from controller.core.users import UserId
     from controller.postgres.connections import Connections, Transaction
     from controller.postgres.locking import LockTimes
+    from controller.postgres.references import Reference
     from controller.postgres.removing import Rows
     from controller.postgres.shapes import Shapes
 
@@ -266,30 +267,34 @@ class PostgresRun:
 
         self.places_noted_at = now if await self.lock.transact(note, limits=LONG) else None
 
-    async def reduce_duplicates(self, user_ids: Sequence[UserId]) -> int:
+    async def reduce_duplicates(self, user_ids: Sequence[UserId]) -> Reduction:
         """Archive and delete all but the oldest profile row of each user."""
-        profile = self.shapes.profile
-        if profile is None or not user_ids:
-            return 0
-        rows = 0
+        if self.shapes.profile is None or not user_ids:
+            return Reduction()
+        total = Reduction()
 
         async def attempt(batch: Sequence[UserId]) -> None:
-            nonlocal rows
+            nonlocal total
 
-            async def reduce(transaction: Transaction) -> int:
+            async def reduce(transaction: Transaction) -> tuple[int, Mapping[Reference, set[str]]]:
                 await lock_users(transaction, self.target.schema, batch)
-                return await reduce_duplicates(
-                    transaction, profile, batch, self.lock.run_id, self.label.policy.deletion.retention
-                )
+                retention = self.label.policy.deletion.retention
+                return await reduce_duplicates(transaction, self.shapes, batch, self.lock.run_id, retention)
 
-            rows += await self.lock.transact(reduce)
+            rows, left = await self.lock.transact(reduce)
+            for key, users in left.items():
+                log.warning("duplicates_left", reason=why_left(key), users=len(users))
+                log.debug("duplicates_left", user_ids=sorted(users))
+            total += Reduction(rows, sum(map(len, left.values())))
 
         def give_up(user_id: UserId, held: RowsHeld) -> None:
+            nonlocal total
             log.warning("duplicates_left", reason=str(held))
             log.debug("duplicates_left", user_id=user_id)
+            total += Reduction(users_left=1)
 
         await by_halves(user_ids, attempt, give_up)
-        return rows
+        return total
 
     async def finish(self, outcome: Outcome) -> Closing:
         """Close the audit row with what the run came to, chain the receipts, and let go what is past its time."""

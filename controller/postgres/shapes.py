@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, Final
 
 from controller.core.targets import Role, Table
 from controller.errors import DatabaseRefused, RoleSeesNotAll, TableUnsupported
 from controller.postgres.queries import literal, load, quoted
+from controller.postgres.references import Ordering, References, read_references
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from controller.core.targets import Target
     from controller.postgres.connections import Transaction
     from controller.postgres.queries import Query
@@ -78,16 +76,26 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """The tables of a target that are there, in the order of the spec; `removal_order`: children first."""
+    """The tables of a target that are there, in the order of the spec, and the foreign keys that point at them."""
 
     tables: tuple[Shape, ...]
-    removal_order: tuple[Shape, ...]
     missing_tables: tuple[str, ...]
+    references: References
+    ordering: Ordering
 
     @property
     def profile(self) -> Shape | None:
         """The profile table, if it is there."""
         return next((shape for shape in self.tables if shape.table.role is Role.PROFILE), None)
+
+    @property
+    def removal_order(self) -> tuple[Shape, ...]:
+        """The tables in the order in which they are emptied: children first."""
+        return tuple(self.of(oid) for oid in self.ordering.oids)
+
+    def of(self, oid: int) -> Shape:
+        """Return the listed table of that oid."""
+        return next(shape for shape in self.tables if shape.oid == oid)
 
 
 async def describe(transaction: Transaction, target: Target) -> Shapes:
@@ -109,9 +117,11 @@ async def describe(transaction: Transaction, target: Target) -> Shapes:
     shapes = tuple(
         _shape(table, target.schema, described[table.name]) for table in target.tables if table.name in described
     )
-    edges = await transaction.rows(_SQL["references_between"], [shape.oid for shape in shapes])
+    references = await read_references(transaction, [shape.oid for shape in shapes])
+    # Data before profile where nothing else is said: that is how applications refer.
+    listed = sorted(shapes, key=lambda shape: shape.table.role is Role.PROFILE)
     missing = tuple(table.name for table in target.tables if table.name not in described)
-    return Shapes(shapes, _children_first(shapes, [(edge["child"], edge["parent"]) for edge in edges]), missing)
+    return Shapes(shapes, missing, references, references.order([shape.oid for shape in listed]))
 
 
 def _shape(table: Table, schema: str, row: Any) -> Shape:
@@ -122,7 +132,7 @@ def _shape(table: Table, schema: str, row: Any) -> Shape:
     if not row["readable"]:
         message = (
             f"Our role may not read {name}. Grant it: GRANT USAGE ON SCHEMA {quoted(schema)} TO ...; "
-            f"GRANT SELECT, INSERT, DELETE ON {quoted(schema)}.{quoted(table.name)} TO ..."
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {quoted(schema)}.{quoted(table.name)} TO ..."
         )
         raise DatabaseRefused(message)
     if row["hidden"]:
@@ -157,20 +167,3 @@ def _check_user_id(name: str, column: str, row: Any) -> None:
             "differ by upper and lower case. Give the column a deterministic one."
         )
         raise TableUnsupported(message)
-
-
-def _children_first(shapes: Sequence[Shape], edges: Iterable[tuple[int, int]]) -> tuple[Shape, ...]:
-    """Order tables so that a row goes before the rows that it refers to.
-
-    A cycle of foreign keys has no such order; the spec's order stands then, and the server has the last word.
-    """
-    by_oid = {shape.oid: shape for shape in shapes}
-    # Data before profile where nothing else is said: that is how applications refer.
-    listed = sorted(shapes, key=lambda shape: shape.table.role is Role.PROFILE)
-    children: dict[int, set[int]] = {shape.oid: set() for shape in listed}
-    for child, parent in edges:
-        children[parent].add(child)
-    try:
-        return tuple(by_oid[oid] for oid in TopologicalSorter(children).static_order())
-    except CycleError:
-        return tuple(listed)

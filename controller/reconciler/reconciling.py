@@ -185,6 +185,7 @@ class Reconciler:
             rows_removed=changes.rows_removed,
             duplicates_removed=changes.duplicates_removed,
             users_left=changes.users_left,
+            duplicates_left=changes.duplicates_left,
             users_waiting=outcome.users_waiting,
             blocked=outcome.held_back.reason.value if outcome.held_back else None,
             claims_held=outcome.closing.claims_held,

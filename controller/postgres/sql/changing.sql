@@ -75,6 +75,40 @@ JOIN usersync.drifted AS d
 -- only_orphaned(run_id, user_ids)
 SELECT user_id FROM usersync.drifted WHERE run_id = $1 AND kind = 'orphaned' AND user_id = ANY($2::text[]);
 
+-- lock_parents(user_ids)
+-- A statement of its own, before the look at the rows that refer: who inserts one holds its parent FOR KEY SHARE,
+-- so what is under way is waited for and seen, and what comes later waits for us and finds no parent.
+SELECT count(*) FROM (
+    SELECT 1 FROM {schema}.{table} AS usersync_row WHERE usersync_row.{user_id} = ANY($1::text[]) FOR UPDATE
+) AS locked;
+
+-- lock_parents_by_place(run_id, table_name, user_ids)
+SELECT count(*) FROM (
+    SELECT 1 FROM {schema}.{table} AS usersync_row
+    WHERE usersync_row.ctid = ANY(ARRAY(
+            SELECT place FROM usersync.places WHERE run_id = $1 AND table_name = $2 AND user_id = ANY($3::text[])
+        ))
+        AND usersync_row.{user_id} = ANY($3::text[])
+    FOR UPDATE
+) AS locked;
+
+-- cascade_reaches(user_ids)
+-- Of the rows that a cascade would take along: false if there is one of somebody else, true if all are of these
+-- users, nothing if there is none.
+SELECT coalesce(usersync_child.{child_user_id} = ANY($1::text[]), false) AS own
+FROM {parent} AS usersync_parent JOIN {child} AS usersync_child ON {matching}
+WHERE usersync_parent.{user_id} = ANY($1::text[])
+ORDER BY own LIMIT 1;
+
+-- cascade_reaches_by_place(run_id, table_name, user_ids)
+SELECT coalesce(usersync_child.{child_user_id} = ANY($3::text[]), false) AS own
+FROM {parent} AS usersync_parent JOIN {child} AS usersync_child ON {matching}
+WHERE usersync_parent.ctid = ANY(ARRAY(
+        SELECT place FROM usersync.places WHERE run_id = $1 AND table_name = $2 AND user_id = ANY($3::text[])
+    ))
+    AND usersync_parent.{user_id} = ANY($3::text[])
+ORDER BY own LIMIT 1;
+
 -- count_places(run_id, table_name, user_ids)
 SELECT count(*) FROM usersync.places WHERE run_id = $1 AND table_name = $2 AND user_id = ANY($3::text[]);
 
@@ -108,9 +142,27 @@ SELECT user_id, count(*) AS rows FROM removed GROUP BY user_id;
 
 -- lock_rows(user_ids)
 -- A statement of its own: the ranking that follows sees every row as it will stay.
-SELECT count(*) FROM (
-    SELECT 1 FROM {schema}.{table} AS usersync_row WHERE usersync_row.{user_id} = ANY($1::text[]) FOR UPDATE
-) AS locked;
+SELECT locked.user_id, count(*) - 1 AS surplus FROM (
+    SELECT usersync_row.{user_id}::text AS user_id FROM {schema}.{table} AS usersync_row
+    WHERE usersync_row.{user_id} = ANY($1::text[])
+    FOR UPDATE
+) AS locked
+GROUP BY locked.user_id;
+
+-- surplus_referred_to(user_ids)
+-- The users with a surplus row to which another row refers. A row that refers to itself goes as a whole.
+SELECT DISTINCT ranked.user_id FROM (
+    SELECT
+        usersync_row.tableoid AS part,
+        usersync_row.ctid AS place,
+        usersync_row.{user_id}::text AS user_id,
+        row_number() OVER (PARTITION BY usersync_row.{user_id} ORDER BY {ranking}) AS number
+    FROM {schema}.{table} AS usersync_row
+    WHERE usersync_row.{user_id} = ANY($1::text[])
+) AS ranked
+JOIN {parent} AS usersync_parent ON usersync_parent.tableoid = ranked.part AND usersync_parent.ctid = ranked.place
+JOIN {child} AS usersync_child ON {matching}
+WHERE ranked.number > 1 AND (usersync_child.tableoid, usersync_child.ctid) <> (ranked.part, ranked.place);
 
 -- reduce_duplicates(schema_name, table_name, user_ids, reason, run_id, layout_id, removed_at, retention)
 WITH ranked AS (

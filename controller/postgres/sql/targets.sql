@@ -75,19 +75,63 @@ LEFT JOIN pg_collation AS l ON l.oid = u.attcollation
 LEFT JOIN pg_attribute AS m
     ON m.attrelid = c.oid AND m.attname = wanted.created_at AND m.attnum > 0 AND NOT m.attisdropped;
 
--- references_between(oids)
--- Foreign keys from one listed table to another: the rows of `child` go first.
-SELECT conrelid AS child, confrelid AS parent FROM pg_constraint
-WHERE contype = 'f' AND conrelid = ANY($1::oid[]) AND confrelid = ANY($1::oid[]) AND conrelid <> confrelid;
-
--- cascades_into(oids)
--- Foreign keys whose ON DELETE CASCADE takes rows of unlisted tables along.
-SELECT k.conname::text AS name, k.conrelid::regclass::text AS child, p.relname::text AS parent
+-- references_to(oids)
+-- The foreign keys that point at listed tables or at parts of them: a DELETE reaches partitions and heirs too.
+-- Of a key that the server has copied to partitions only the uppermost that points here.
+WITH RECURSIVE family (listed, member) AS (
+    SELECT t.oid, t.oid FROM unnest($1::oid[]) AS t (oid)
+    UNION
+    SELECT f.listed, i.inhrelid FROM family AS f JOIN pg_inherits AS i ON i.inhparent = f.member
+)
+SELECT DISTINCT
+    k.conname::text AS name,
+    coalesce(c.listed, k.conrelid) AS child_oid,
+    p.listed AS parent_oid,
+    cn.nspname::text AS child_schema,
+    ct.relname::text AS child,
+    pn.nspname::text AS parent_schema,
+    pt.relname::text AS parent,
+    c.listed IS NOT NULL AS listed,
+    k.confdeltype::text AS on_delete,
+    k.condeferrable AS deferrable,
+    has_schema_privilege(cn.oid, 'USAGE') AND has_table_privilege(ct.oid, 'SELECT') AND NOT row_security_active(ct.oid)
+        AS readable,
+    columns.of_child AS child_columns,
+    columns.of_parent AS parent_columns,
+    columns.matching AS matching
 FROM pg_constraint AS k
-JOIN pg_class AS p ON p.oid = k.confrelid
-WHERE k.contype = 'f' AND k.confdeltype = 'c' AND k.conparentid = 0
-    AND k.confrelid = ANY($1::oid[]) AND NOT k.conrelid = ANY($1::oid[])
-ORDER BY 2, 1;
+JOIN family AS p ON p.member = k.confrelid
+LEFT JOIN family AS c ON c.member = k.conrelid
+JOIN pg_class AS ct ON ct.oid = k.conrelid
+JOIN pg_namespace AS cn ON cn.oid = ct.relnamespace
+JOIN pg_class AS pt ON pt.oid = k.confrelid
+JOIN pg_namespace AS pn ON pn.oid = pt.relnamespace
+-- As the server's own triggers compare: by the operators of the key, which search_path need not show, and by the
+-- parent's collation.
+CROSS JOIN LATERAL (
+    SELECT
+        array_agg(ca.attname::text ORDER BY o.place) AS of_child,
+        array_agg(pa.attname::text ORDER BY o.place) AS of_parent,
+        string_agg(
+            format(
+                'usersync_parent.%I OPERATOR(%I.%s) usersync_child.%I%s', pa.attname, opn.nspname, op.oprname,
+                ca.attname,
+                CASE WHEN pa.attcollation <> ca.attcollation THEN ' COLLATE ' || pa.attcollation::regcollation ELSE '' END
+            ),
+            ' AND ' ORDER BY o.place
+        ) AS matching
+    FROM unnest(k.conkey, k.confkey, k.conpfeqop) WITH ORDINALITY AS o (child, parent, operator, place)
+    JOIN pg_attribute AS ca ON ca.attrelid = k.conrelid AND ca.attnum = o.child
+    JOIN pg_attribute AS pa ON pa.attrelid = k.confrelid AND pa.attnum = o.parent
+    JOIN pg_operator AS op ON op.oid = o.operator
+    JOIN pg_namespace AS opn ON opn.oid = op.oprnamespace
+) AS columns
+WHERE k.contype = 'f' AND NOT EXISTS (
+    SELECT FROM pg_constraint AS upper
+    JOIN family AS u ON u.member = upper.confrelid
+    WHERE upper.oid = k.conparentid
+)
+ORDER BY child_schema, child, name, parent;
 
 -- unlisted_tables(schema_name, tables, user_id_columns)
 SELECT DISTINCT c.relname::text AS name, a.attname::text AS user_id FROM pg_class AS c

@@ -84,7 +84,7 @@ async def test_without_the_profile_table_the_run_goes_on_for_the_others(empty_da
             drift = await run.observe()
             assert (drift.missing, drift.synced, drift.orphaned) == (0, 0, 1)
             assert await run.create_profiles(ids(users)) == 0
-            assert await run.reduce_duplicates(ids(users)) == 0
+            assert (await run.reduce_duplicates(ids(users))).rows == 0
 
 
 async def test_a_schema_that_does_not_exist_is_reported_table_by_table(database_url: str) -> None:

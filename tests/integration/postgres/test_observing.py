@@ -237,6 +237,6 @@ async def test_any_name_of_schema_table_and_column_is_served(empty_database_url:
             assert (drift.missing, drift.orphaned, drift.duplicates) == (1, 1, 1)
             assert await run.create_profiles(ids(["user_c"])) == 1
             assert (await run.remove_users(proofs(["user_b"]), TERMS)).rows == 1
-            assert await run.reduce_duplicates(ids(["user_a"])) == 1
+            assert (await run.reduce_duplicates(ids(["user_a"]))).rows == 1
             assert (await run.observe()).total == 0
         assert (await database.create_profile(delivery("m1"), ids(["user_d"])[0])).value == "created"

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from controller.core.absorbing import ClaimKind
-from controller.core.outcomes import Absorbed, Removal
+from controller.core.outcomes import Absorbed, Reduction, Removal
 from controller.core.users import Environment
 from controller.emulator import ClerkEmulator, EmulatorSettings
 from controller.errors import LockLost, TargetBusy
@@ -70,7 +70,7 @@ async def test_a_run_creates_removes_and_reduces_and_leaves_nothing_in_the_sessi
     async with opened(pooler.url, times=QUICK) as database, running(database, users[:4] + users[6:]) as run:
         assert await run.create_profiles(ids(users[6:])) == 2
         assert await run.remove_users(proofs(users[4:6]), TERMS) == Removal(users=2, rows=14)
-        assert await run.reduce_duplicates(ids(users[:1])) == 1
+        assert await run.reduce_duplicates(ids(users[:1])) == Reduction(1)
         assert (await run.observe()).total == 0
         assert await fetch_value(database_url, SESSIONS) == pooler.size
     assert await pooler.left_behind() == []

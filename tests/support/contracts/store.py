@@ -413,7 +413,7 @@ class StoreContract:
             await premises.add_row(PROFILE, A, created_at)
         async with premises.store.begin_run(LABEL) as run:
             await observe(run, A)
-            assert await run.reduce_duplicates([A]) == 2
+            assert (await run.reduce_duplicates([A])).rows == 2
         assert await premises.rows(PROFILE) == [(A, early)]
 
     async def test_a_run_is_finished_with_its_outcome(self, premises: Premises) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from controller.core.absorbing import SECOND_SWEEP_DELAY, Claim, ClaimKind, Delivery
 from controller.core.approving import VALID_FOR, HeldSet
 from controller.core.drift import Drift, TableDrift
-from controller.core.outcomes import Absorbed, Closing, Outcome, Removal
+from controller.core.outcomes import Absorbed, Closing, Outcome, Reduction, Removal
 from controller.core.planning import allowance
 from controller.core.ports import Inspection, RunLabel
 from controller.core.removals import RemovalTerms
@@ -95,6 +95,7 @@ class FakeStore:
     batch: int = 500
     busy: bool = False
     unremovable: set[UserId] = field(default_factory=set)
+    referred_to: set[UserId] = field(default_factory=set)
     errors: dict[str, UserSyncError] = field(default_factory=dict)
     tables: dict[str, list[Row]] = field(default_factory=dict)
     archived: list[tuple[str, Row]] = field(default_factory=list)
@@ -143,7 +144,7 @@ class FakeStore:
         going: list[UserId] = []
         left = 0
         for proof in proofs:
-            held = proof.user_id in self.unremovable
+            held = proof.user_id in self.unremovable or self.inspection.unlisted_cascades
             if held or proof.instance_id != self.pinned or not proof.holds(self.clock.elapsed()):
                 left += 1
             else:
@@ -415,17 +416,17 @@ class FakeRun:
         self._may_raise("remove_users")
         return self.store.remove(proofs, terms)
 
-    async def reduce_duplicates(self, user_ids: Sequence[UserId]) -> int:
+    async def reduce_duplicates(self, user_ids: Sequence[UserId]) -> Reduction:
         self._may_raise("reduce_duplicates")
         profile = self.store.target.profile.name
         surplus: set[Row] = set()
-        for user_id in user_ids:
+        for user_id in set(user_ids) - self.store.referred_to:
             own = [row for row in self.store.tables[profile] if row.user_id == user_id]
             own.sort(key=lambda row: (row.created_at is None, row.created_at or SOME_TIME, row.number))
             surplus.update(own[1:])
         self.store.archived += [(profile, row) for row in sorted(surplus, key=lambda row: row.number)]
         self.store.tables[profile] = [row for row in self.store.tables[profile] if row not in surplus]
-        return len(surplus)
+        return Reduction(len(surplus), len(self.store.referred_to.intersection(user_ids)))
 
     async def finish(self, outcome: Outcome) -> Closing:
         self.store.finished.append(outcome)

@@ -39,7 +39,9 @@ def printed(*reports: dict[str, Any], output: Output = Output.TABLE) -> str:
 def test_the_document_has_the_shape_of_the_status() -> None:
     tables = (TableDrift("user_progress", 10, 9, 1),)
     found = drift(clerk_users=8, synced=7, missing=1, clerk_only=1, orphaned=1, duplicates=1, foreign=2, tables=tables)
-    done = Changes(profiles_created=1, users_removed=2, rows_removed=9, duplicates_removed=3, users_left=4)
+    done = Changes(
+        profiles_created=1, users_removed=2, rows_removed=9, duplicates_removed=3, users_left=4, duplicates_left=5
+    )
     assert reported(outcome(found, changes=done, warnings=("tasks is not there",))) == {
         "resource": "app/production",
         "drift": {
@@ -69,7 +71,7 @@ def test_the_document_has_the_shape_of_the_status() -> None:
             "result": "Succeeded",
             "reason": "Succeeded",
             "message": "1 profile created, 2 users removed (9 rows), 3 duplicates removed, "
-            "4 users could not be removed. "
+            "4 users could not be removed, 5 users kept their duplicates. "
             "Drift: 1 without a profile, 1 orphaned, 1 duplicate profile; 8 users in Clerk.",
             "actions": ["FullSync"],
             "dryRun": False,

@@ -141,6 +141,32 @@ def test_a_listing_proved_wrong_is_said_also_where_nobody_is_left_to_delete() ->
     assert (planned.held_back.reason, planned.held_back.users) == (HoldReason.PARTIAL_SOURCE, 5)
 
 
+def test_a_cascade_into_an_unlisted_table_deletes_nobody_and_the_repairs_go_on() -> None:
+    found = drift(missing=2, orphaned=3, duplicates=4)
+
+    planned = plan(found, Suspects(due=3), Policy(EVERYTHING), ("list comments", "list likes"))
+
+    assert planned.changes == (CreateProfiles(2), ReduceDuplicates(1, 4))
+    assert planned.held_back is not None
+    assert (planned.held_back.reason, planned.held_back.users) == (HoldReason.UNLISTED_CASCADE, 3)
+    assert planned.held_back.message == "list comments (1 more such key(s) are among the warnings.)"
+
+
+def test_a_cascade_into_an_unlisted_table_is_said_before_the_limits() -> None:
+    """Raising them, or approving, would not let anybody go."""
+    planned = plan(drift(orphaned=90), Suspects(due=90), Policy(EVERYTHING), ("list comments",))
+
+    assert planned.held_back is not None
+    assert planned.held_back.reason is HoldReason.UNLISTED_CASCADE
+    assert planned.held_back.message == "list comments"
+
+
+def test_a_cascade_into_an_unlisted_table_is_no_matter_where_nobody_is_to_go() -> None:
+    planned = plan(drift(missing=2), Suspects(), Policy(EVERYTHING), ("list comments",))
+
+    assert planned.held_back is None
+
+
 def test_a_held_back_deletion_does_not_hold_back_the_repairs() -> None:
     found = drift(missing=2, orphaned=90, duplicates=4)
 

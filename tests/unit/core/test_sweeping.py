@@ -166,6 +166,34 @@ async def test_a_user_whose_rows_are_held_is_left_whole_while_the_others_go() ->
     assert rows_of(world, gone[1]) == 4
 
 
+async def test_while_a_cascade_leads_to_an_unlisted_table_nobody_is_removed_and_the_run_goes_on() -> None:
+    world = World()
+    gone = world.gone(3)
+    world.directory.sign_up(user(500))
+    world.store.inspection = Inspection(unlisted_cascades=("list comments",))
+
+    outcome = await world.sweep()
+
+    assert outcome.held_back is not None
+    assert outcome.held_back.reason is HoldReason.UNLISTED_CASCADE
+    assert outcome.changes == Changes(profiles_created=1)
+    assert nothing_is_gone(world)
+    assert set(gone) <= world.store.users()
+
+
+async def test_users_whose_duplicates_are_referred_to_keep_them_and_are_counted() -> None:
+    world = World()
+    bound, free = sorted(world.store.users())[:2]
+    for user_id in (bound, free):
+        world.store.add_row("user_progress", user_id)
+    world.store.referred_to.add(bound)
+
+    outcome = await world.sweep(Action.FIX_DUPLICATES)
+
+    assert outcome.changes == Changes(duplicates_removed=1, duplicates_left=1)
+    assert outcome.remaining.duplicates == 1
+
+
 async def test_the_warnings_of_the_inspection_stand_in_the_outcome() -> None:
     world = World()
     world.store.inspection = Inspection(warnings=("table moods does not exist",))
