@@ -9,7 +9,16 @@ import pytest
 
 from controller.core.users import Environment
 from controller.emulator import ClerkEmulator, EmulatorSettings, Endpoint, Fault, FaultName
-from tests.support.databases import fetch_value, rows_of, seed, seed_users, user_ids, user_ids_in, users_with_rows
+from tests.support.databases import (
+    fetch,
+    fetch_value,
+    rows_of,
+    seed,
+    seed_users,
+    user_ids,
+    user_ids_in,
+    users_with_rows,
+)
 from tests.support.stage import ACCOUNT, Stage, until
 
 if TYPE_CHECKING:
@@ -72,6 +81,7 @@ async def test_the_status_says_what_was_found_and_when_the_next_run_is(stage: St
         "duplicates": 0,
         "clerkOnly": 0,
         "foreign": 1,
+        "retained": 0,
     }
     states = {condition["type"]: condition["status"] for condition in status["conditions"]}
     assert states == {
@@ -98,6 +108,46 @@ async def test_users_deleted_at_clerk_are_removed_after_an_interval_and_nobody_e
     for user_id in gone:
         assert set((await rows_of(stage.database_url, user_id)).values()) == {0}
     assert await users_with_rows(stage.database_url) == {*stage.clerk.users, "system"}
+
+
+async def test_a_mass_deletion_waits_for_a_person_who_approves_the_very_set(stage: Stage) -> None:
+    stage.start()
+    stage.apply()
+    first = await stage.until_run()
+    gone = stage.clerk.delete_many(list(stage.clerk.users)[10:30], webhook=False)
+    stage.request_run("look")
+    held = await stage.until_handled("look")
+    assert (held["pendingDeletion"]["users"], held["changes"]["usersRemoved"]) == (20, 0)
+    assert stage.condition("DeletionBlocked")["reason"] == "ThresholdExceeded"
+    assert ("Warning", "ThresholdExceeded") in stage.events()
+    newcomers = stage.clerk.delete_many(list(stage.clerk.users)[:6], webhook=False)
+    digest = held["pendingDeletion"]["digest"]
+    stage.plane.kubectl(
+        "annotate", "usersync", "production", "-n", stage.namespace, f"usersync.dev/approve-deletion={digest}"
+    )
+    await stage.until_approved(digest)
+    after = stage.status()
+    assert after["lastRun"]["startTime"] != first["lastRun"]["startTime"]
+    assert after["changes"]["usersRemoved"] == 20
+    assert after["pendingDeletion"]["users"] == 6
+    assert after["pendingDeletion"]["digest"] != digest
+    left = await users_with_rows(stage.database_url)
+    assert not left & set(gone)
+    assert left >= set(newcomers)
+    (by,) = await fetch(stage.database_url, "SELECT approved_by FROM usersync.approvals WHERE used_at IS NOT NULL")
+    assert "kubectl-annotate" in by["approved_by"]
+
+
+async def test_a_user_is_not_removed_before_the_grace_period(stage: Stage) -> None:
+    stage.start()
+    stage.apply(deletion={"gracePeriod": "1h"})
+    first = await stage.until_run()
+    stage.clerk.delete_many(list(stage.clerk.users)[10:12], webhook=False)
+    stage.request_run("look")
+    status = await stage.until_handled("look")
+    assert first["drift"]["orphaned"] < status["drift"]["orphaned"]
+    assert status["changes"]["usersRemoved"] == 0
+    assert "for the grace period" in stage.condition("Ready")["message"]
 
 
 async def test_a_request_runs_at_once_and_is_answered(stage: Stage) -> None:

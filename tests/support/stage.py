@@ -196,6 +196,15 @@ class Stage:
         )
         return self.status()
 
+    async def until_approved(self, digest: str, *, seconds: float = 60) -> None:
+        """Wait for the run that was given this approval."""
+        await until(
+            lambda: self.status().get("lastHandledApproval") == digest,
+            seconds=seconds,
+            what=f"the run with {digest}",
+            details=self.describe,
+        )
+
     async def until_condition(self, kind: str, state: str, reason: str, *, seconds: float = 60) -> dict[str, Any]:
         await until(
             lambda: (self.condition(kind).get("status"), self.condition(kind).get("reason")) == (state, reason),

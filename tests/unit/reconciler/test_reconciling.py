@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from controller.core.absorbing import ClaimKind, Delivery
 from controller.core.ports import Unwatched
 from controller.core.sweeping import Sweeper
 from controller.errors import KubernetesRefused, KubernetesUnavailable, SecretNotFound, TargetBusy, UserSyncError
@@ -124,6 +125,10 @@ class World:
         assert self.api.resource is not None
         self.api.resource["metadata"]["annotations"] = {"usersync.dev/reconcile-at": value}
 
+    def approve(self, digest: str) -> None:
+        assert self.api.resource is not None
+        self.api.resource["metadata"]["annotations"] = {"usersync.dev/approve-deletion": digest}
+
     async def look(self) -> float | None:
         return await self.reconciler.look(KEY)
 
@@ -199,6 +204,39 @@ async def test_a_request_runs_at_once_and_only_once() -> None:
     await w.look()
     await w.look()
     assert (w.runs.total(), w.status["lastHandledReconcileAt"]) == (2, "now")
+
+
+async def test_a_held_back_set_goes_once_its_digest_is_approved_and_not_before() -> None:
+    w = world(deletion={"gracePeriod": "0s"})
+    await w.look()
+    w.directory.delete(*(user(number) for number in range(6)))
+    w.request("now")
+    await w.look()
+    assert w.condition("DeletionBlocked") == "True"
+    digest = w.status["pendingDeletion"]["digest"]
+    w.approve("0" * 64)
+    await w.look()
+    assert (w.status["drift"]["orphaned"], w.status["lastHandledApproval"]) == (6, "0" * 64)
+    w.approve(digest)
+    await w.look()
+    assert (w.status["changes"]["usersRemoved"], w.status["receipts"]["count"]) == (6, 6)
+    assert w.condition("DeletionBlocked") == "False"
+    assert "pendingDeletion" not in w.status
+    await w.look()
+    assert w.runs.total() == 4
+
+
+async def test_claims_that_wait_for_the_limits_are_said() -> None:
+    w = world()
+    await w.look()
+    await w.store.record_claim(Delivery("msg_1", "user.deleted"), user(1), ClaimKind.DELETION)
+    (claim,) = await w.store.take_claims(1, timedelta(minutes=1))
+    await w.store.hold_claim(claim, timedelta(minutes=10))
+    w.request("now")
+    await w.look()
+    blocked = next(each for each in w.status["conditions"] if each["type"] == "DeletionBlocked")
+    assert (blocked["status"], blocked["reason"]) == ("True", "AwaitingApproval")
+    assert "1 deletion that user.deleted announced" in blocked["message"]
 
 
 async def test_suspended_nothing_runs_and_requests_are_answered() -> None:
