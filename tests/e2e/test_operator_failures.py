@@ -149,6 +149,22 @@ async def test_a_database_that_is_down_is_reported_and_once_it_is_up_the_run_goe
     assert await users_with_rows(stage.database_url) == set(stage.clerk.users)
 
 
+async def test_a_database_without_any_of_the_tables_stalls_and_once_they_are_there_the_run_goes_on(
+    stage: Stage,
+) -> None:
+    await execute(stage.database_url, "ALTER SCHEMA public RENAME TO elsewhere", "CREATE SCHEMA public")
+    stage.prepare()
+    stage.start()
+    stage.apply()
+    stalled = await stage.until_condition("Stalled", "True", "TablesMissing")
+    assert "in schema public: user_progress, tasks, daily_checkins, moods" in stalled["message"]
+    assert stage.condition("InSync")["status"] != "True"
+    await execute(stage.database_url, "DROP SCHEMA public", "ALTER SCHEMA elsewhere RENAME TO public")
+    stage.request_run("they are there")
+    await stage.until_handled("they are there")
+    assert stage.condition("Stalled")["status"] == "False"
+
+
 async def test_an_api_server_that_was_away_is_found_again(stage: Stage) -> None:
     stage.prepare()
     operator = stage.start()
