@@ -25,6 +25,7 @@
         ├── RoleSeesNotAll             row-level security hides rows from our role
         ├── SchemaMissing              our schema is missing or older than this program
         └── TableUnsupported           a column is missing or of a type that cannot hold Clerk's ids
+            └── TablesMissing          none of the listed tables is there
 
 `reason` is the CamelCase word that stands in conditions, Events, metrics and logs. A message says what
 happened, to what, and what to do; it never holds a secret or the id of a user.
@@ -181,3 +182,9 @@ class TableUnsupported(PermanentError):
     """A listed table cannot be served: a column is missing, or of a type such as uuid."""
 
     reason = "TableUnsupported"
+
+
+class TablesMissing(TableUnsupported):
+    """None of the listed tables exists: an empty database, or another schema, which must not look in sync."""
+
+    reason = "TablesMissing"

@@ -141,8 +141,6 @@ class Database(PostgresInbox):
         async def sample(transaction: Transaction) -> list[UserId]:
             shapes = await describe(transaction, self.target)
             parts = "\nUNION ALL\n".join(shape.sql(_SQL["distinct_user_ids"]) for shape in shapes.tables)
-            if not parts:
-                return []
             query = _SQL["sample_user_ids"].sql(fragments={"parts": parts})
             return [UserId(row["user_id"]) for row in await transaction.rows(query, CLERK_ID_PATTERN, limit)]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from controller.core.ports import Inspection
 from controller.postgres.queries import load, quoted
-from controller.postgres.shapes import describe
+from controller.postgres.shapes import NAMED_AT_MOST, describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,15 +20,13 @@ if TYPE_CHECKING:
     from controller.postgres.shapes import Shape, Shapes
 
 _SQL: Final = load("targets")
-NAMED_AT_MOST: Final = 10
-"""Tables named in one warning."""
 
 
 async def inspect_target(transaction: Transaction, target: Target) -> Inspection:
     """Describe the target and put its weaknesses into sentences.
 
     Raises:
-        TableUnsupported, RoleSeesNotAll, DatabaseRefused: as `shapes.describe`.
+        TablesMissing, TableUnsupported, RoleSeesNotAll, DatabaseRefused: as `shapes.describe`.
     """
     shapes = await describe(transaction, target)
     unlisted = await transaction.rows(

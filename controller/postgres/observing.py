@@ -71,7 +71,7 @@ async def observe(transaction: Transaction, observation: Observation) -> Drift:
     await transaction.change(_SQL["forget_observed"], run_id)
     places = {shape.name: place for place, shape in enumerate(shapes.tables)}
     parts = [shape.sql(_SQL["rows_per_user"], place=str(places[shape.name])) for shape in shapes.tables]
-    query = _SQL["observe"].sql(fragments={"parts": "\nUNION ALL\n".join(parts or [_SQL["no_rows"].sql()])})
+    query = _SQL["observe"].sql(fragments={"parts": "\nUNION ALL\n".join(parts)})
     profile = shapes.profile
     profile_place = places[profile.name] if profile is not None else -1
     row = await transaction.row(

@@ -21,6 +21,7 @@ from controller.errors import UserSyncError
 from controller.postgres import suspecting
 from controller.postgres.connections import LONG
 from controller.postgres.creating import buried, insert_profiles, lock_users, only_missing, unsupported
+from controller.postgres.expiring import purge
 from controller.postgres.failures import RowsHeld
 from controller.postgres.locking import RunLock, acquire
 from controller.postgres.observing import Observation, drifted_page, observe, record_listed
@@ -297,17 +298,16 @@ class PostgresRun:
         return total
 
     async def finish(self, outcome: Outcome) -> Closing:
-        """Close the audit row with what the run came to, chain the receipts, and let go what is past its time."""
+        """Close the audit row with what the run came to, chain the receipts; then let go what is past its time."""
 
         async def close(transaction: Transaction) -> Closing:
             await transaction.change(_SQL["finish_run"], self.lock.run_id, outcome_json(outcome))
-            await transaction.change(_SQL["expire_archive"], self.target.schema)
-            await transaction.change(_SQL["expire_deliveries"], self.target.schema)
             await chain(transaction, self.target.schema)
             return await closing(transaction, self.target.schema)
 
         closed = await self.lock.transact(close, limits=LONG)
         self.finished = True
+        await purge(self.lock)
         return closed
 
 

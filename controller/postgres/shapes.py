@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from controller.core.targets import Role, Table
-from controller.errors import DatabaseRefused, RoleSeesNotAll, TableUnsupported
+from controller.errors import DatabaseRefused, RoleSeesNotAll, TablesMissing, TableUnsupported
 from controller.postgres.queries import literal, load, quoted
 from controller.postgres.references import Ordering, References, read_references
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _SQL: Final = load("targets")
 _TABLE_KINDS: Final = frozenset({"r", "p"})
 """`relkind` of tables and of partitioned ones."""
+NAMED_AT_MOST: Final = 10
+"""Tables named in one sentence."""
 _OTHER_KINDS: Final = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence"}
 
 
@@ -102,6 +104,7 @@ async def describe(transaction: Transaction, target: Target) -> Shapes:
     """Read the tables of `target` from the catalogue.
 
     Raises:
+        TablesMissing: none of them is there.
         TableUnsupported: something of that name is no table, or its column cannot hold Clerk's ids.
         RoleSeesNotAll: row-level security would hide rows from our role.
         DatabaseRefused: our role may not read a table.
@@ -114,6 +117,8 @@ async def describe(transaction: Transaction, target: Target) -> Shapes:
         [table.created_at_column for table in target.tables],
     )
     described = {row["name"]: row for row in rows}
+    if not described:
+        raise _none_there(target)
     shapes = tuple(
         _shape(table, target.schema, described[table.name]) for table in target.tables if table.name in described
     )
@@ -122,6 +127,15 @@ async def describe(transaction: Transaction, target: Target) -> Shapes:
     listed = sorted(shapes, key=lambda shape: shape.table.role is Role.PROFILE)
     missing = tuple(table.name for table in target.tables if table.name not in described)
     return Shapes(shapes, missing, references, references.order([shape.oid for shape in listed]))
+
+
+def _none_there(target: Target) -> TablesMissing:
+    names = [table.name for table in target.tables]
+    more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
+    return TablesMissing(
+        f"None of the listed tables is in schema {target.schema}: {', '.join(names[:NAMED_AT_MOST])}{more}. Is it the "
+        "right database? If it is, correct spec.database.schema or spec.tables, or create the tables."
+    )
 
 
 def _shape(table: Table, schema: str, row: Any) -> Shape:

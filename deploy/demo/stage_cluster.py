@@ -60,7 +60,7 @@ class ClusterStage:
         self.clerk = clerk
         self.application = application
         self.folder = folder
-        self._manifest = folder / "usersync.yaml"
+        self.manifest = folder / "usersync.yaml"
         self._kubectl = plane.kubectl.in_namespace(NAMESPACE)
 
     async def kubectl(self, *arguments: str) -> str:
@@ -69,8 +69,8 @@ class ClusterStage:
 
     async def begin(self) -> Document:
         """Apply the sample; return the report of the first run."""
-        self._manifest.write_text(yaml.safe_dump_all(self._documents(), sort_keys=False))
-        await self.kubectl("apply", "-f", str(self._manifest))
+        self.manifest.write_text(yaml.safe_dump_all(self._documents(), sort_keys=False))
+        await self.kubectl("apply", "-f", str(self.manifest))
         return await self._report_of(lambda status: "lastRun" in status)
 
     async def run_now(self) -> Document:
@@ -81,7 +81,7 @@ class ClusterStage:
 
     async def analyze(self) -> Document:
         """Run the command on the same manifest, as a person at a terminal would."""
-        return await analyze(self._manifest)
+        return await analyze(self.manifest)
 
     async def approve(self, digest: str) -> Document:
         """Permit the set by the annotation; return the report of the run that follows."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from controller.cli.demo import trying
 from controller.cli.demo.command import fail
 from controller.cli.demo.narrator import Narrator
 from controller.cli.demo.stage import PromiseBroken
@@ -18,6 +20,7 @@ from controller.cli.rendering import open_console
 from controller.cli.running import run_to_end
 from controller.cli.session import Session
 from controller.ops.logs import LogFormat, configure
+from controller.settings import ALLOW_INSECURE_VARIABLE
 from deploy.demo.stage_cluster import NAME, NAMESPACE, open_cluster_stage
 
 if TYPE_CHECKING:
@@ -54,33 +57,35 @@ async def _stay(stage: ClusterStage, console: Console) -> None:
     await stage.kubectl(
         "patch", "usersync", NAME, "--type=merge", "-p", f'{{"spec": {{"interval": "{KEPT_INTERVAL}"}}}}'
     )
-    for line in _things_to_try(stage):
-        console.print(Text(line))
+    # so that no command has to name it
+    await stage.kubectl("config", "set-context", "--current", f"--namespace={NAMESPACE}")
+    trying.show(console, KEPT_INTERVAL, _settings(stage), _things_to_try(stage))
+    console.print(Text(f"Logs of the programs: {stage.folder}\n"), soft_wrap=True)
     try:
         await asyncio.get_running_loop().create_future()
     except asyncio.CancelledError:
         console.print("\nEnding.")
 
 
-def _things_to_try(stage: ClusterStage) -> list[str]:
-    clerk, kubectl = stage.clerk.url, stage.plane.kubectl.program
+def _settings(stage: ClusterStage) -> list[str]:
     return [
-        "",
-        f"Everything stays until Ctrl-C, with a run every {KEPT_INTERVAL}. In another terminal:",
-        "",
-        f"  export KUBECONFIG={stage.plane.kubeconfig}",
-        f"  alias kubectl='{kubectl} -n {NAMESPACE}'",
-        "",
-        "  kubectl get usersync -w",
-        f"  kubectl describe usersync {NAME}",
-        f"  kubectl annotate usersync {NAME} usersync.dev/reconcile-at=$(date +%s) --overwrite   # run now",
-        f'  kubectl patch usersync {NAME} --type=merge -p \'{{"spec": {{"suspend": true}}}}\'',
-        f"  curl -X POST {clerk}/emulator/sign-ups -d '{{}}'        # somebody signs up; with webhook",
-        f'  curl -X DELETE {clerk}/emulator/users -d \'{{"newest": 2, "webhook": false}}\'   # deleted, webhook lost',
-        f'  curl -X POST {clerk}/emulator/faults -d \'{{"name": "server-error", "endpoint": "list"}}\'',
-        f"  curl -X DELETE {clerk}/emulator/faults",
-        f"  psql {stage.application.url}",
-        "",
-        f"Logs of the programs: {stage.folder}",
-        "",
+        trying.set_path(stage.plane.kubectl.program.parent),
+        f"export KUBECONFIG={shlex.quote(str(stage.plane.kubeconfig))}",
+        f"export {ALLOW_INSECURE_VARIABLE}=1",
+    ]
+
+
+def _things_to_try(stage: ClusterStage) -> list[tuple[str, str]]:
+    return [
+        ("Watch, until Ctrl-C:", "kubectl get usersync -w"),
+        ("What the controller says:", f"kubectl describe usersync {NAME}"),
+        ("Run now:", f"kubectl annotate usersync {NAME} usersync.dev/reconcile-at=$(date +%s) --overwrite"),
+        ("Suspend, and go on:", f'kubectl patch usersync {NAME} --type=merge -p \'{{"spec": {{"suspend": true}}}}\''),
+        ("", f'kubectl patch usersync {NAME} --type=merge -p \'{{"spec": {{"suspend": false}}}}\''),
+        ("The same by hand, on the manifest:", f"usersync analyze -f {shlex.quote(str(stage.manifest))}"),
+        (
+            "Look into the database:",
+            f"{shlex.quote(str(stage.application.psql))} {shlex.quote(stage.application.url)}",
+        ),
+        *trying.at_clerk(stage.clerk),
     ]

@@ -11,8 +11,11 @@ from controller.core.users import Environment
 from controller.emulator import ClerkEmulator, EmulatorSettings, Endpoint, Fault, FaultName
 from tests.e2e.conftest import ROOT
 from tests.support.controlplane import ControlPlane, Programs
-from tests.support.databases import create_tables, seed_users, user_ids, user_ids_in, users_with_rows
+from tests.support.databases import create_tables, execute, seed_users, user_ids, user_ids_in, users_with_rows
+from tests.support.databases import until as until_in
+from tests.support.observing import SOMEBODY_WAITS, STALE_LOCK, observing, row_held
 from tests.support.stage import Stage, until
+from tests.support.usersyncs import clerk as clerk_part
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -146,6 +149,22 @@ async def test_a_database_that_is_down_is_reported_and_once_it_is_up_the_run_goe
     assert await users_with_rows(stage.database_url) == set(stage.clerk.users)
 
 
+async def test_a_database_without_any_of_the_tables_stalls_and_once_they_are_there_the_run_goes_on(
+    stage: Stage,
+) -> None:
+    await execute(stage.database_url, "ALTER SCHEMA public RENAME TO elsewhere", "CREATE SCHEMA public")
+    stage.prepare()
+    stage.start()
+    stage.apply()
+    stalled = await stage.until_condition("Stalled", "True", "TablesMissing")
+    assert "in schema public: user_progress, tasks, daily_checkins, moods" in stalled["message"]
+    assert stage.condition("InSync")["status"] != "True"
+    await execute(stage.database_url, "DROP SCHEMA public", "ALTER SCHEMA elsewhere RENAME TO public")
+    stage.request_run("they are there")
+    await stage.until_handled("they are there")
+    assert stage.condition("Stalled")["status"] == "False"
+
+
 async def test_an_api_server_that_was_away_is_found_again(stage: Stage) -> None:
     stage.prepare()
     operator = stage.start()
@@ -218,3 +237,35 @@ async def test_killed_in_the_middle_of_a_run_the_next_start_ends_right(stage: St
     status = await stage.until_run(seconds=150)
     assert status["drift"]["total"] == 0
     assert await users_with_rows(stage.database_url) == set(stage.clerk.users)
+
+
+async def test_killed_within_and_between_batches_nobody_sees_half_a_user(stage: Stage) -> None:
+    url = stage.database_url
+    stage.prepare()
+    operator = stage.start()
+    stage.apply(actions=["Analyze"])
+    await stage.until_run()
+    gone = [*GONE, *stage.clerk.delete_many(list(stage.clerk.users)[:600], webhook=False)]  # more than one batch
+    fast = clerk_part(apiUrl=stage.clerk.url, rateLimitShare=100)
+    async with observing(url) as observer:
+        async with row_held(url, "daily_checkins", min(gone)):
+            stage.apply(actions=["FullSync"], clerk=fast, deletion={"limits": {"users": 10_000, "percent": 100}})
+            await until_in(url, SOMEBODY_WAITS, seconds=60)
+            operator.kill()
+            await observer.looked_again()
+        all_there = observer.users
+        await execute(url, STALE_LOCK)
+        operator = stage.start()
+        await until(lambda: observer.users < all_there, seconds=60, what="the first batch", details=stage.describe)
+        operator.kill()
+        await observer.looked_again()
+        between = observer.users
+        await execute(url, STALE_LOCK)
+        stage.start()
+        await until(
+            lambda: observer.users == len(stage.clerk.users), seconds=60, what="the end", details=stage.describe
+        )
+    assert all_there == USERS + len(GONE)
+    assert len(stage.clerk.users) < between < all_there
+    assert observer.halves == []
+    assert await users_with_rows(url) == set(stage.clerk.users)

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from tests.support.descendants import Descendants, files_in
+from tests.support.pasting import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -115,3 +116,17 @@ async def test_kept_it_stays_until_ctrl_c_and_says_what_to_try(tmp_path: Path) -
         running.process.send_signal(signal.SIGINT)
         assert await running.end() == 0, running.told
         assert await running.descendants.left() == []
+
+
+async def test_kept_what_it_says_to_try_can_be_pasted_into_any_terminal(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async with demo(tmp_path, "--keep") as running:
+        await running.until("/emulator/webhooks/deliveries")
+        terminal = Terminal(running.told, tmp_path_factory.mktemp("elsewhere"))
+        said = {command: await terminal.paste(command) for command in terminal.tries()}
+        running.process.send_signal(signal.SIGINT)
+        await running.end()
+    assert {command: each for command, each in said.items() if each[0] != 0} == {}
+    assert {command.partition(" ")[0].rpartition("/")[2] for command in said} == {"usersync", "psql", "curl"}
+    assert "In sync" in said["usersync analyze"][1]

@@ -13,7 +13,8 @@ import yaml
 from controller.core.users import Environment
 from controller.emulator import ClerkEmulator, EmulatorSettings, Endpoint, Fault, FaultName
 from controller.postgres import migrate
-from tests.support.databases import execute, seed_users, users_with_rows
+from tests.support.databases import execute, seed_users, until, users_with_rows
+from tests.support.observing import SOMEBODY_WAITS, observing, row_held
 from tests.support.serving import (
     OWED,
     REPOSITORY,
@@ -128,6 +129,32 @@ async def test_killed_between_acknowledgement_and_effect_it_finishes_after_a_new
     await eventually(gone)
     assert await users_with_rows(url) == set(others)
     assert (await count(url, OWED), await count(url, "tombstones"), await count(url, "archive")) == (0, 1, 7)
+
+
+async def test_killed_in_the_middle_of_a_removal_nobody_sees_half_a_user(
+    clerk: ClerkEmulator, starter: Starter, url: str
+) -> None:
+    gone_user, *others = list(clerk.users)
+    first = starter.start()
+    await point_at(clerk, first)
+    async with observing(url) as observer:
+        async with row_held(url, "daily_checkins", gone_user):
+            clerk.delete(gone_user)
+            await until(url, SOMEBODY_WAITS)
+            first.kill()
+            await observer.looked_again()
+        await observer.looked_again()
+        assert await rows_in_all(url, gone_user) == (1, 2, 2, 2)
+        await execute(url, "UPDATE usersync.claims SET due_at = clock_timestamp()")  # as above
+        await point_at(clerk, starter.start())
+
+        async def gone() -> bool:
+            return await rows_in_all(url, gone_user) == NOBODY
+
+        await eventually(gone)
+        await observer.looked_again()
+    assert observer.halves == []
+    assert await users_with_rows(url) == set(others)
 
 
 async def test_killed_before_it_answers_it_has_the_effect_once_by_the_senders_next_attempt(

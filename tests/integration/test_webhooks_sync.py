@@ -24,7 +24,16 @@ from controller.emulator import (
 from controller.emulator.events import deleted_user
 from controller.postgres import migrate
 from controller.web.worker import Pace
-from tests.support.databases import create_tables, fetch_value, seed, seed_users, user_ids_in, users_with_rows
+from tests.support.databases import (
+    create_tables,
+    execute,
+    fetch_value,
+    seed,
+    seed_users,
+    until,
+    user_ids_in,
+    users_with_rows,
+)
 from tests.support.serving import OWED, count, eventually, real_service, rows_in_all, send_to
 from tests.support.webhooks import SPEC, Sender
 
@@ -303,6 +312,29 @@ async def test_a_schema_that_is_missing_is_503_and_never_made_from_here(
         await clerk.webhooks.settle()
         assert [each.status for each in clerk.webhooks.deliveries][-1] == 200
     assert await rows_in_all(database_url, user_id) == (1, 0, 0, 0)
+
+
+async def test_without_any_of_the_tables_a_deletion_waits_and_a_sign_up_is_503_until_they_are_there(
+    clerk: ClerkEmulator, url: str, replica: Replica
+) -> None:
+    user_id = next(iter(clerk.users))
+    async with aiohttp.ClientSession(replica.url) as session:
+        sender = Sender(session, clerk.webhook_secret, clerk.instance.id)
+        assert (await sender.send("user.created", clerk.sign_up(webhook=False))).status == 200
+        await execute(url, "ALTER SCHEMA public RENAME TO elsewhere", "CREATE SCHEMA public")
+        answer = await sender.send("user.created", clerk.sign_up(webhook=False))
+        assert (answer.status, answer.content) == (503, {"error": "TablesMissing"})
+        clerk.delete(user_id)
+        assert (await results(clerk))[-1] == 200
+        await until(url, "SELECT attempts > 0 FROM usersync.claims")
+        assert await count(url, "tombstones") == 0
+        await execute(
+            url,
+            "DROP SCHEMA public",
+            "ALTER SCHEMA elsewhere RENAME TO public",
+            "UPDATE usersync.claims SET due_at = clock_timestamp()",
+        )
+    await eventually(lambda: gone(url, user_id))
 
 
 async def test_a_database_that_is_down_is_503_and_the_senders_next_attempt_succeeds(clerk: ClerkEmulator) -> None:

@@ -35,7 +35,10 @@ def test_the_api_reference_is_that_of_the_crd() -> None:
     assert written == api_reference.render(yaml.safe_load(api_reference.CRD.read_text())), "run `make docs`"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/runbook.md", "docs/performance.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "deploy/kustomize/README.md", "docs/architecture.md", "docs/runbook.md", "docs/performance.md"],
+)
 def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
     path = ROOT / page
     links = re.findall(r"\]\(((?!https?:)[^)#]+)", path.read_text())

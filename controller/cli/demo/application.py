@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from controller.cli.demo.local_postgres import LocalPostgres
 
@@ -69,6 +70,11 @@ class Application:
         self._server = server
         self.url = server.create_database(DATABASE)
         server.execute(_TABLES_SQL, database=DATABASE)
+
+    @property
+    def psql(self) -> Path:
+        """The program with which a person looks into the database."""
+        return self._server.psql
 
     async def use(self, user_ids: Iterable[str]) -> None:
         """Let users use the application: rows in every table but the profile's."""

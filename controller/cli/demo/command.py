@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
+from controller.cli.demo import trying
 from controller.cli.demo.narrator import Narrator
 from controller.cli.demo.stage import PromiseBroken
 from controller.cli.demo.stage_local import open_local_stage
@@ -66,8 +68,7 @@ async def _play(console: Console, *, keep: bool) -> Exit:
 
 async def _stay(stage: LocalStage, console: Console) -> None:
     """Leave all of it running until Ctrl-C, which is the good end here."""
-    for line in _things_to_try(stage):
-        console.print(Text(line))
+    trying.show(console, f"{KEPT_INTERVAL.total_seconds():.0f} s", _settings(stage), _things_to_try(stage))
     stage.loop.set_interval(KEPT_INTERVAL)
     try:
         while True:
@@ -79,22 +80,19 @@ async def _stay(stage: LocalStage, console: Console) -> None:
         console.print("\nEnding.")
 
 
-def _things_to_try(stage: LocalStage) -> list[str]:
-    clerk, url = stage.clerk, stage.clerk.url
+def _settings(stage: LocalStage) -> list[str]:
     return [
-        "",
-        f"Everything stays until Ctrl-C, with a run every {KEPT_INTERVAL.total_seconds():.0f} s. In another terminal:",
-        "",
-        f"  export CLERK_API_URL={url} {ALLOW_INSECURE_VARIABLE}=1",
-        f"  export CLERK_SECRET_KEY={clerk.secret_key}",
-        f"  export DATABASE_URL={stage.application.url}",
-        "",
-        "  usersync analyze                                  # how far the database is from Clerk",
-        f"  usersync full-sync -f {stage.manifest}",
-        f"  curl -X POST {url}/emulator/sign-ups -d '{{}}'      # somebody signs up; with webhook",
-        f'  curl -X DELETE {url}/emulator/users -d \'{{"newest": 2, "webhook": false}}\'   # deleted, webhook lost',
-        f'  curl -X POST {url}/emulator/faults -d \'{{"name": "server-error", "endpoint": "list"}}\'',
-        f"  curl -X DELETE {url}/emulator/faults",
-        f"  curl {url}/emulator/webhooks/deliveries",
-        "",
+        trying.set_path(),
+        f"export CLERK_API_URL={stage.clerk.url} {ALLOW_INSECURE_VARIABLE}=1",
+        f"export CLERK_SECRET_KEY={stage.clerk.secret_key}",
+        f"export DATABASE_URL={stage.application.url}",
+    ]
+
+
+def _things_to_try(stage: LocalStage) -> list[tuple[str, str]]:
+    return [
+        ("How far the database is from Clerk:", "usersync analyze"),
+        ("Mend it, with the manifest of the story:", f"usersync full-sync --yes -f {shlex.quote(str(stage.manifest))}"),
+        ("Look into the database:", f'{shlex.quote(str(stage.application.psql))} "$DATABASE_URL"'),
+        *trying.at_clerk(stage.clerk),
     ]

@@ -174,6 +174,11 @@ class LocalPostgres:
         """Drop a database, ending the connections to it."""
         self.execute(f"DROP DATABASE IF EXISTS {_quoted(name)} WITH (FORCE)")
 
+    @property
+    def psql(self) -> Path:
+        """The `psql` that belongs to the server."""
+        return (self._binaries or find_binaries()) / "psql"
+
     def execute(self, sql: str, *, database: str = SUPERUSER) -> str:
         """Run one statement as superuser by `psql`; returns its rows, unaligned."""
         flags = ("-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1")

@@ -10,9 +10,6 @@ SELECT {place}::int AS place, usersync_row.{user_id}::text COLLATE "C" AS user_i
 FROM {schema}.{table} AS usersync_row
 GROUP BY usersync_row.{user_id}
 
--- no_rows()
-SELECT -1 AS place, NULL::text COLLATE "C" AS user_id, 0::bigint AS rows
-
 -- observe(run_id, schema_name, pattern, has_profile, profile_place, retains)
 -- `retains`: rows of the buried stay by policy, and are no drift.
 WITH owned AS MATERIALIZED ({parts}),

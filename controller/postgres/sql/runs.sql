@@ -56,9 +56,3 @@ DELETE FROM usersync.drifted WHERE run_id = ANY($1::text[]::uuid[]);
 
 -- forget_places(run_ids)
 DELETE FROM usersync.places WHERE run_id = ANY($1::text[]::uuid[]);
-
--- expire_archive(schema_name)
-DELETE FROM usersync.archive WHERE schema_name = $1 AND expires_at < (SELECT usersync.clock());
-
--- expire_deliveries(schema_name)
-DELETE FROM usersync.deliveries WHERE schema_name = $1 AND received_at < (SELECT usersync.clock()) - interval '90 days';

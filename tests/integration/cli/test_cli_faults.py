@@ -184,3 +184,12 @@ async def test_migrate_creates_the_schema_once(usersync: Command, database_url: 
     assert first.out.startswith("Applied ")
     assert second.out == "Up to date: nothing to apply.\n"
     assert await fetch_value(database_url, "SELECT count(*) FROM pg_namespace WHERE nspname = 'usersync'") == 1
+
+
+async def test_a_database_without_any_of_the_tables_is_an_error_and_not_in_sync(
+    usersync: Command, clerk: ClerkEmulator, empty_database_url: str
+) -> None:
+    clerk.add_users(1)
+    ended = await usersync.having(DATABASE_URL=empty_database_url)("analyze", "-o", "json")
+    assert (ended.code, ended.document["error"]["reason"]) == (1, "TablesMissing"), ended.out
+    assert "None of the listed tables is in schema public: user_progress, tasks, daily_checkins, moods" in ended.err

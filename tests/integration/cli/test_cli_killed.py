@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from controller.emulator import Endpoint
-from tests.support.databases import TABLES, connected, execute, fetch_value, seed_users, users_with_rows
+from tests.support.databases import execute, fetch_value, seed_users, users_with_rows
 from tests.support.emulators import until
+from tests.support.observing import STALE_LOCK, observing
 from tests.support.usersyncs import clerk as clerk_section
 from tests.support.usersyncs import usersync as user_sync
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
     from controller.emulator import ClerkEmulator
@@ -24,39 +23,6 @@ if TYPE_CHECKING:
 
 LIVING, DELETED = 200, 700
 """More than one batch of removals, so that a run can be killed between two."""
-
-
-class Observer:
-    """Looks again and again, each time with one snapshot over all tables, as a reader in REPEATABLE READ does."""
-
-    def __init__(self) -> None:
-        self.looks = 0
-        self.halves: list[str] = []
-        self.users = LIVING + DELETED
-
-    async def watch(self, url: str) -> None:
-        async with connected(url) as connection:
-            while True:
-                async with connection.transaction(isolation="repeatable_read", readonly=True):
-                    found = [
-                        {row["user_id"] for row in await connection.fetch(f'SELECT user_id FROM "{table}"')}
-                        for table in TABLES
-                    ]
-                self.halves += set().union(*found) - set(found[0]).intersection(*found)
-                self.users = len(found[0])
-                self.looks += 1
-
-
-@asynccontextmanager
-async def observing(url: str) -> AsyncIterator[Observer]:
-    observer = Observer()
-    task = asyncio.create_task(observer.watch(url))
-    try:
-        yield observer
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-    assert task.cancelled(), task.exception()
 
 
 @pytest.fixture
@@ -81,11 +47,6 @@ async def kill_when(usersync: Command, manifest: str, condition: Callable[[], ob
         await process.communicate()
 
 
-async def let_the_lock_grow_stale(url: str) -> None:
-    """As a minute without a heartbeat would."""
-    await execute(url, "UPDATE usersync.locks SET heartbeat_at = heartbeat_at - interval '10 minutes'")
-
-
 @pytest.mark.timeout(180)
 async def test_killed_at_any_point_the_next_run_ends_it_and_nobody_sees_half_a_user(
     usersync: Command, clerk: ClerkEmulator, database_url: str, manifest: str
@@ -98,12 +59,12 @@ async def test_killed_at_any_point_the_next_run_ends_it_and_nobody_sees_half_a_u
     async with observing(database_url) as observer:
         clerk.requests.reset()
         await kill_when(usersync, manifest, lambda: clerk.requests.by_endpoint[Endpoint.LIST])
-        await let_the_lock_grow_stale(database_url)
+        await execute(database_url, STALE_LOCK)
         await kill_when(usersync, manifest, lambda: clerk.requests.by_endpoint[Endpoint.LOOKUP] > 50)
-        await let_the_lock_grow_stale(database_url)
+        await execute(database_url, STALE_LOCK)
         await kill_when(usersync, manifest, lambda: observer.users < len(users))
         between = observer.users
-        await let_the_lock_grow_stale(database_url)
+        await execute(database_url, STALE_LOCK)
         ended = await usersync("full-sync", "--yes", "-f", manifest)
         assert ended.code == 0, ended.err
     assert LIVING < between < LIVING + DELETED

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from controller.core.absorbing import ClaimKind
-from controller.core.outcomes import Absorbed, Changes, Outcome, Removal
-from controller.core.plans import Plan
+from controller.core.outcomes import Absorbed, Removal
 from controller.core.targets import Target
 from controller.errors import TableUnsupported
 from tests.support.databases import (
@@ -16,7 +15,6 @@ from tests.support.databases import (
     create_tables,
     execute,
     fetch,
-    fetch_value,
     seed,
     seed_users,
     until,
@@ -24,7 +22,7 @@ from tests.support.databases import (
     user_ids_in,
     users_with_rows,
 )
-from tests.support.stores import DELETION, TERMS, delivery, ids, opened, proofs, running
+from tests.support.stores import DELETION, delivery, ids, opened, proofs
 
 if TYPE_CHECKING:
     from controller.core.absorbing import Claim
@@ -201,24 +199,3 @@ async def test_a_creation_that_waited_for_the_removal_of_its_user_finds_him_buri
         assert (await removing).users == 1
         assert await creating is Absorbed.TOMBSTONED
     assert await users_with_rows(database_url) == set()
-
-
-async def test_what_is_past_its_time_goes_with_the_next_finished_run(database_url: str) -> None:
-    await seed_users(database_url, user_ids(2))
-    async with opened(database_url) as database:
-        async with running(database) as run:
-            await run.remove_users(proofs(user_ids(2)), TERMS)
-        await database.create_profile(delivery("old"), ids(user_ids(3))[2])
-        await database.create_profile(delivery("new"), ids(user_ids(3))[2])
-        await execute(
-            database_url,
-            f"UPDATE usersync.archive SET expires_at = now() - interval '1 second' WHERE user_id = '{USER}'",
-            "UPDATE usersync.deliveries SET received_at = now() - interval '91 days' WHERE message_id = 'old'",
-        )
-        async with running(database) as run:
-            drift = await run.observe()
-            await run.finish(Outcome(run.id, drift, drift, Plan(), Changes()))
-    assert await fetch_value(database_url, "SELECT array_agg(DISTINCT user_id) FROM usersync.archive") == user_ids(
-        1, start=1
-    )
-    assert await fetch_value(database_url, "SELECT array_agg(message_id) FROM usersync.deliveries") == ["new"]

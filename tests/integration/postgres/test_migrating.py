@@ -108,8 +108,8 @@ async def test_a_role_that_may_not_create_is_told_what_to_run(plain_role: str) -
         await migrate(plain_role)
 
 
-async def test_first_contact_migrates(empty_database_url: str) -> None:
-    async with Database.open(empty_database_url, Target(), FakeClock()) as database:
+async def test_first_contact_migrates(database_url: str) -> None:
+    async with Database.open(database_url, Target(), FakeClock()) as database:
         await database.inspect()
         await database.check_schema()
 
@@ -129,12 +129,12 @@ async def test_an_older_schema_is_missing_to_a_newer_program(empty_database_url:
             await database.check_schema()
 
 
-async def test_a_newer_schema_serves_an_older_program(empty_database_url: str) -> None:
-    await migrate(empty_database_url)
-    await execute(empty_database_url, "INSERT INTO usersync.schema_migrations (version, name) VALUES (99, 'later')")
-    async with Database.open(empty_database_url, Target(), FakeClock()) as database:
+async def test_a_newer_schema_serves_an_older_program(database_url: str) -> None:
+    await migrate(database_url)
+    await execute(database_url, "INSERT INTO usersync.schema_migrations (version, name) VALUES (99, 'later')")
+    async with Database.open(database_url, Target(), FakeClock()) as database:
         await database.inspect()
-    assert await migrate(empty_database_url) == ()
+    assert await migrate(database_url) == ()
 
 
 async def test_a_schema_that_was_dropped_is_named(database_url: str) -> None:

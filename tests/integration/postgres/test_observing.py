@@ -190,13 +190,6 @@ async def test_a_table_that_disappears_in_the_middle_of_a_run_fails_it(database_
             await run.observe()
 
 
-async def test_a_target_without_any_table_is_all_missing(empty_database_url: str) -> None:
-    async with opened(empty_database_url) as database, running(database, user_ids(2)) as run:
-        drift = await run.observe()
-        assert (drift.clerk_users, drift.missing, drift.total, drift.tables) == (2, 0, 0, ())
-        assert await database.sample_user_ids(10) == []
-
-
 async def test_columns_of_different_collations_are_compared(empty_database_url: str) -> None:
     await execute(
         empty_database_url,

@@ -1,0 +1,22 @@
+-- expire_archive(schema_name, at_most)
+-- Rows that somebody holds are left to the next run: this never waits, and nobody waits for it long.
+DELETE FROM usersync.archive WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM usersync.archive WHERE schema_name = $1 AND expires_at < (SELECT usersync.clock())
+    ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED
+));
+
+-- expire_deliveries(schema_name, at_most)
+DELETE FROM usersync.deliveries WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM usersync.deliveries
+    WHERE schema_name = $1 AND received_at < (SELECT usersync.clock()) - interval '90 days'
+    ORDER BY received_at LIMIT $2 FOR UPDATE SKIP LOCKED
+));
+
+-- expire_runs(schema_name, at_most)
+-- Finished ones. By the start as well, which has an index.
+DELETE FROM usersync.runs WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM usersync.runs
+    WHERE schema_name = $1 AND started_at < (SELECT usersync.clock()) - interval '90 days'
+        AND finished_at < (SELECT usersync.clock()) - interval '90 days'
+    ORDER BY started_at LIMIT $2 FOR UPDATE SKIP LOCKED
+));
