@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from tests.support.usersync_cases import Bad
     from tests.support.usersyncs import UserSync
 
+DELETION = {
+    "policy": "Archive",
+    "gracePeriod": "24h",
+    "limits": {"users": 500, "percent": 10, "window": "24h"},
+    "retention": "30d",
+}
+"""The default, as the API server writes it out."""
+
 
 def create(plane: ControlPlane, namespace: str, resource: UserSync, *, dry_run: bool = False) -> Answer:
     """Creates a resource with strict checking of fields, as kubectl does."""
@@ -74,16 +82,18 @@ def test_every_field_left_out_gets_its_default(control_plane: ControlPlane, name
                 ("moods", "Data"),
             ]
         ],
-        "deletion": {"limits": {"users": 500, "percent": 10}},
+        "deletion": DELETION,
     }
 
 
-@pytest.mark.parametrize("deletion", [{}, {"limits": {}}, {"limits": {"users": 500}}, {"limits": {"percent": 10}}])
+@pytest.mark.parametrize(
+    "deletion", [{}, {"policy": "Archive"}, {"limits": {}}, {"limits": {"users": 500}}, {"limits": {"percent": 10}}]
+)
 def test_a_limit_left_out_is_not_unlimited(
     control_plane: ControlPlane, namespace: str, deletion: dict[str, Any]
 ) -> None:
     spec = create(control_plane, namespace, usersync(deletion=deletion)).body["spec"]
-    assert spec["deletion"] == {"limits": {"users": 500, "percent": 10}}
+    assert spec["deletion"] == DELETION
 
 
 def test_null_is_the_default_where_there_is_one_and_absent_elsewhere(
@@ -94,7 +104,7 @@ def test_null_is_the_default_where_there_is_one_and_absent_elsewhere(
     resource["spec"]["clerk"] |= {"instanceId": None, "webhookSecretRefs": None}
     spec = create(control_plane, namespace, resource).body["spec"]
     assert (spec["actions"], spec["interval"], len(spec["tables"])) == (["Analyze"], "1h", 4)
-    assert spec["deletion"] == {"limits": {"users": 500, "percent": 10}}
+    assert spec["deletion"] == DELETION
     assert spec["clerk"]["webhookSecretRefs"] == []
     assert "instanceId" not in spec["clerk"]
 

@@ -100,7 +100,7 @@ async def test_the_status_says_what_was_found_and_when_the_next_run_is(stage: St
 
 async def test_users_deleted_at_clerk_are_removed_after_an_interval_and_nobody_else(stage: Stage) -> None:
     stage.start()
-    stage.apply(interval="30s", deletion={"limits": {"percent": 100}})
+    stage.apply(interval="30s", deletion={"limits": {"window": "1s"}})
     first = await stage.until_run()
     gone = stage.clerk.delete_many(list(stage.clerk.users)[10:15], webhook=False)
     status = await stage.until_run(after=first["lastRun"]["startTime"])
