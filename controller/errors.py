@@ -24,7 +24,8 @@
         ├── DatabaseRefused            wrong password, missing right, no such database
         ├── RoleSeesNotAll             row-level security hides rows from our role
         ├── SchemaMissing              our schema is missing or older than this program
-        └── TableUnsupported           a column is missing or of a type that cannot hold Clerk's ids
+        ├── TableUnsupported           a column is missing or of a type that cannot hold Clerk's ids
+        └── RequestRefused             what a person asked for one user cannot be done: restore, erase
 
 `reason` is the CamelCase word that stands in conditions, Events, metrics and logs. A message says what
 happened, to what, and what to do; it never holds a secret or the id of a user.
@@ -181,3 +182,9 @@ class TableUnsupported(PermanentError):
     """A listed table cannot be served: a column is missing, or of a type such as uuid."""
 
     reason = "TableUnsupported"
+
+
+class RequestRefused(PermanentError):
+    """A person's request about one user cannot be met as it stands; nothing was changed."""
+
+    reason = "RequestRefused"
