@@ -142,7 +142,7 @@ async def values_left(transaction: Transaction, fitted: Fit) -> list[str]:
 async def unreadable(transaction: Transaction, fitted: Fit) -> Column | None:
     """Find the column whose type refuses a value that it once held: an enum or a domain was changed."""
     for column in fitted.filled():
-        if column.name in fitted.archived and await _reads_otherwise(transaction, fitted, column, "true") is None:
+        if column.name in fitted.archived and not await _reads(transaction, fitted, column):
             return column
     return None
 
@@ -177,8 +177,10 @@ def _require_defaults(fitted: Fit) -> None:
 
 async def _require_same(transaction: Transaction, fitted: Fit, column: Column) -> None:
     """Check that the new type holds what the old one held: as the same text, or as one that leads back to it."""
-    if await _reads_otherwise(transaction, fitted, column, "true") is None:
+    if not await _reads(transaction, fitted, column):
         raise not_read(fitted, column)
+    if _reads_whole(fitted.archived[column.name], column):
+        return
     for alike in await _ways_back(transaction, fitted, column):
         if await _reads_otherwise(transaction, fitted, column, alike) is False:
             return
@@ -189,14 +191,19 @@ async def _require_same(transaction: Transaction, fitted: Fit, column: Column) -
     raise RequestRefused(message)
 
 
+def _reads_whole(old: str | None, column: Column) -> bool:
+    """Whether what is read is all there was, however it is written: a text as a number, json as jsonb."""
+    if old is None:
+        # Times were archived then by settings that nobody knows any more.
+        return column.holds_time
+    return (old.startswith(_TEXTUAL) and column.type in _READ_WHOLE) or (old, column.type) == ("json", "jsonb")
+
+
 async def _ways_back(transaction: Transaction, fitted: Fit, column: Column) -> list[str]:
     """Return conditions under which a value that is written differently is the same."""
     old = fitted.archived[column.name]
     if old is None:
-        # As it was archived then: by the types of JSON, and times by settings that nobody knows any more.
-        return ["true" if column.holds_time else "to_jsonb(usersync_new.value) = usersync_old.json"]
-    if (old.startswith(_TEXTUAL) and column.type in _READ_WHOLE) or (old, column.type) == ("json", "jsonb"):
-        return ["true"]
+        return ["to_jsonb(usersync_new.value) = usersync_old.json"]
     ways = ["false"]
     try:
         async with transaction.savepoint():
@@ -211,8 +218,18 @@ async def _ways_back(transaction: Transaction, fitted: Fit, column: Column) -> l
     return ways
 
 
+async def _reads(transaction: Transaction, fitted: Fit, column: Column) -> bool:
+    fragments = {"definitions": fitted.definition(column), "values": fitted.value(column)}
+    try:
+        async with transaction.savepoint():
+            await transaction.value(_SQL["read_values"].sql(fragments=fragments), *fitted.portion.arguments())
+    except (DatabaseRefused, TableUnsupported):
+        return False
+    return True
+
+
 async def _reads_otherwise(transaction: Transaction, fitted: Fit, column: Column, alike: str) -> bool | None:
-    """Whether some value is another one under the new type; None: it cannot be told, as a conversion fails."""
+    """Whether some value is another one under the new type; None: it cannot be told, as a way back fails."""
     query = _SQL["read_otherwise"].sql(
         fragments={"definitions": fitted.definition(column), "values": fitted.value(column), "alike": alike}
     )

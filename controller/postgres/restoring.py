@@ -228,7 +228,7 @@ class Restoring:
         self.rows[fitted.shape.name] += rows
 
     async def _refusal(self, fitted: Fit, held: RowsHeld) -> RequestRefused:
-        what = f"the constraint {held.constraint}" if held.constraint else str(held)
+        what = f"the constraint {held.constraint}" if held.constraint else str(held).removesuffix(".")
         if held.state in UNIQUE:
             return RequestRefused(
                 f"A row of today stands in the way of one to be put back in {fitted.table}: {what}. Nothing was put "

@@ -71,6 +71,13 @@ SELECT EXISTS (
         AND (usersync_new.value::text = usersync_old.text OR {alike}) IS NOT TRUE
 );
 
+-- read_values(schema_name, user_id, table_name, layout_id, duplicate, removed_at, first_id, last_id)
+-- Reads every value of a column; an error where its type refuses one.
+SELECT count({values})
+FROM usersync.archive AS a CROSS JOIN LATERAL jsonb_to_record(a.content) AS usersync_row ({definitions})
+WHERE a.schema_name = $1 AND a.user_id = $2 AND a.table_name = $3 AND a.layout_id IS NOT DISTINCT FROM $4
+    AND (a.reason = 'duplicate') = $5 AND a.removed_at = $6 AND a.id BETWEEN $7 AND $8 AND a.restored_at IS NULL;
+
 -- count_portion(schema_name, user_id, table_name, layout_id, duplicate, removed_at, first_id, last_id)
 SELECT count(*) FROM usersync.archive AS a
 WHERE a.schema_name = $1 AND a.user_id = $2 AND a.table_name = $3 AND a.layout_id IS NOT DISTINCT FROM $4
