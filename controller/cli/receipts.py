@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from rich.table import Table
@@ -96,8 +96,9 @@ def _show(spec: Spec, found: Sequence[Receipt], output: Output) -> None:
         print_document(document, output, sys.stdout)
         return
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for heading in ("Position", "Issued", "Act", "Reason", "Rows", "Requested by", "User", "Link"):
-        table.add_column(heading, justify="right" if heading in {"Position", "Rows"} else "left", no_wrap=True)
+    for heading in ("Position", "Issued", "Act", "Reason", "Rows", "User", "Link", "Requested by"):
+        justify: Literal["left", "right"] = "right" if heading in {"Position", "Rows"} else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading != "Requested by")
     for receipt in found:
         cells = (
             "" if receipt.position is None else str(receipt.position),
@@ -105,9 +106,9 @@ def _show(spec: Spec, found: Sequence[Receipt], output: Output) -> None:
             receipt.act,
             receipt.reason,
             f"{sum(receipt.rows.values()):,}",
-            receipt.requested_by,
             receipt.user_hash[:_SHOWN],
             (receipt.link or "not yet")[:_SHOWN],
+            receipt.requested_by,
         )
         table.add_row(*map(Text, cells))
     open_console(sys.stdout).print(table)
