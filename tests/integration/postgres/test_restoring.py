@@ -493,6 +493,21 @@ async def test_a_value_that_the_new_type_holds_is_put_back(
         assert await connection.fetchval("SELECT a::text FROM things") == then
 
 
+async def test_a_retyped_value_is_compared_alike_whatever_the_database_writes_by_itself(
+    empty_database_url: str,
+) -> None:
+    url = empty_database_url
+    await execute(
+        url,
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET datestyle = ''German, DMY''', current_database()); "
+        "EXECUTE format('ALTER DATABASE %I SET timezone = ''Asia/Kathmandu''', current_database()); END $$",
+    )
+    async with things(url, "a timestamptz", "'2024-02-29 00:00:00+00'") as removed:
+        await execute(url, "ALTER TABLE things DROP a, ADD a date")
+        await removed.restore()
+    assert await fetch_value(url, "SELECT a = '2024-02-29'::date FROM things")
+
+
 CUT = [
     ("text", "'abcdef'", "varchar(3)", "does not read"),
     ("text", "'abc   '", "varchar(3)", "cut or round"),

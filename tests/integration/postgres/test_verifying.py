@@ -79,10 +79,11 @@ async def test_the_newest_receipts_taken_away_are_found_by_the_head_that_somebod
             "DELETE FROM usersync.receipt_chain WHERE position = 3; DELETE FROM usersync.receipts WHERE id = 3; "
             "UPDATE usersync.receipt_chain SET position = position - 1 WHERE position > 3"
         ),
+        "UPDATE usersync.receipt_chain SET position = position + 10 WHERE position >= 3",
         "UPDATE usersync.receipts SET schema_name = 'elsewhere' WHERE id = 3",
         "DELETE FROM usersync.tombstones WHERE id = 3",
     ],
-    ids=["rows", "person", "act", "time", "link", "gap", "closed-gap", "schema", "tombstone"],
+    ids=["rows", "person", "act", "time", "link", "gap", "closed-gap", "moved", "schema", "tombstone"],
 )
 async def test_whatever_is_changed_is_found_at_its_position(chained: str, change: str) -> None:
     await execute(chained, f"BEGIN; {change}; COMMIT")
