@@ -386,7 +386,7 @@ async def test_surplus_profile_rows_stay_in_the_archive_unless_they_are_asked_fo
     await seed(whole, "user_progress", [USER])
     async with opened(whole) as database:
         async with running(database, [USER]) as run:
-            assert await run.reduce_duplicates([USER]) == 1
+            assert (await run.reduce_duplicates([USER])).rows == 1
         with pytest.raises(RequestRefused, match="1 are surplus profile rows: --duplicates"):
             await database.restore(USER, TERMS)
         restored = await database.restore(USER, replace(TERMS, duplicates=True))
