@@ -24,8 +24,9 @@
         ├── DatabaseRefused            wrong password, missing right, no such database
         ├── RoleSeesNotAll             row-level security hides rows from our role
         ├── SchemaMissing              our schema is missing or older than this program
-        └── TableUnsupported           a column is missing or of a type that cannot hold Clerk's ids
-            └── TablesMissing          none of the listed tables is there
+        ├── TableUnsupported           a column is missing or of a type that cannot hold Clerk's ids
+        │   └── TablesMissing          none of the listed tables is there
+        └── RequestRefused             what a person asked for one user cannot be done: restore, erase
 
 `reason` is the CamelCase word that stands in conditions, Events, metrics and logs. A message says what
 happened, to what, and what to do; it never holds a secret or the id of a user.
@@ -188,3 +189,9 @@ class TablesMissing(TableUnsupported):
     """None of the listed tables exists: an empty database, or another schema, which must not look in sync."""
 
     reason = "TablesMissing"
+
+
+class RequestRefused(PermanentError):
+    """A person's request about one user cannot be met as it stands; nothing was changed."""
+
+    reason = "RequestRefused"

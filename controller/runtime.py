@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from controller.core.ports import Clock, Directory, Inbox, Store, Watcher
-    from controller.core.targets import Spec
+    from controller.core.requests import Archive
+    from controller.core.targets import Spec, Target
     from controller.settings import ClerkURLs, Credentials
 
 RUNS_PART = 0.9
@@ -93,6 +94,44 @@ async def open_inbox(spec: Spec, credentials: Credentials, urls: ClerkURLs) -> A
     ):
         await database.check_schema()
         yield Served(directory, database, database, clock)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a person's request for one user works with."""
+
+    directory: Directory
+    archive: Archive
+    clock: Clock
+
+
+@asynccontextmanager
+async def open_archive(spec: Spec, credentials: Credentials, urls: ClerkURLs) -> AsyncIterator[Opened]:
+    """Open Clerk and the database for a request about one user; our schema is migrated if the role may.
+
+    Raises:
+        InsecureClerkURL, ClerkURLNotAllowed: Clerk's key must not be sent to `spec.clerk.api_url`.
+        SchemaMissing, RoleSeesNotAll, TableUnsupported, DatabaseUnavailable, DatabaseRefused.
+    """
+    clock = SystemClock()
+    async with (
+        _clerk(spec, credentials, urls, clock, part=RUNS_PART) as directory,
+        Database.open(credentials.database_url, spec.target, clock) as database,
+    ):
+        await database.inspect()
+        yield Opened(directory, database, clock)
+
+
+@asynccontextmanager
+async def open_receipts(database_url: str, target: Target) -> AsyncIterator[Database]:
+    """Open the database alone, for what only reads it or links its receipts; nothing is migrated.
+
+    Raises:
+        SchemaMissing: our schema is missing or older than this program.
+    """
+    async with Database.open(database_url, target, SystemClock(), may_migrate=False) as database:
+        await database.check_schema()
+        yield database
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 Decides which environment variables count, and what to say to somebody who brought the variables of Supabase's
 front-end. Resolves every secret before anything begins, so that a missing one stops the command and not half of
-it. Used by `sweeps`, `schema` and `serve`.
+it. Used by all commands but the demo.
 """
 
 from __future__ import annotations
@@ -71,6 +71,41 @@ def read_database_urls(manifest: str | None, environ: Mapping[str, str]) -> list
     if manifest is None:
         return [_database_url(environ)]
     return list(dict.fromkeys(declared.database_url() for declared in declared_in(manifest, environ)))
+
+
+def read_resource(manifest: str | None, environ: Mapping[str, str], name: str | None) -> Resource:
+    """Read the one thing to work on; `name` says which of several in the manifest.
+
+    Raises:
+        InvalidSpec, SecretNotFound: as `read_resources`; or there are several and `name` names none of them.
+    """
+    if manifest is None:
+        return from_environment(environ)
+    declared = _one_of(declared_in(manifest, environ), manifest, name)
+    return Resource(declared.user_sync.spec, declared.credentials())
+
+
+def read_place(manifest: str | None, environ: Mapping[str, str], name: str | None) -> tuple[Spec, str]:
+    """Read the one thing to look at and the URL of its database, for a command that needs nothing of Clerk.
+
+    Raises:
+        InvalidSpec, SecretNotFound: as `read_resource`.
+    """
+    if manifest is None:
+        return Spec("environment"), _database_url(environ)
+    declared = _one_of(declared_in(manifest, environ), manifest, name)
+    return declared.user_sync.spec, declared.database_url()
+
+
+def _one_of(declared: list[Declared], manifest: str, name: str | None) -> Declared:
+    if name is None and len(declared) == 1:
+        return declared[0]
+    found = [each for each in declared if name in {each.user_sync.name, each.user_sync.spec.name}]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(each.user_sync.spec.name for each in declared)
+    message = f"{manifest} has {names}; say with --name which of them is meant."
+    raise InvalidSpec(message)
 
 
 def from_environment(environ: Mapping[str, str], *, webhooks: bool = False) -> Resource:

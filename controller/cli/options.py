@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from controller.core.users import parse_user_id
 from controller.ops.logs import LogFormat
 from controller.settings import ALLOW_INSECURE_VARIABLE, CLERK_API_URL, ClerkURLs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from controller.core.users import UserId
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -31,6 +34,29 @@ def manifest_option(command: F) -> F:
         "Without it: CLERK_SECRET_KEY and DATABASE_URL of the environment.",
     )
     return option(command)
+
+
+def resource_options(command: F) -> F:
+    """Add `-f FILE` and `--name NAME`, for a command that works on one UserSync: `manifest`, `name`."""
+    option = click.option("--name", metavar="NAME", help="Which UserSync of the manifest, where it has several.")
+    return manifest_option(option(command))
+
+
+def output_option(command: F) -> F:
+    """Add `-o table|json|yaml`, given on as `output`."""
+    option = click.option(
+        "-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True
+    )
+    return option(command)
+
+
+def read_user_id(context: click.Context, option: click.Parameter, value: str | None) -> UserId | None:
+    """Read a user's id, for an argument or option of click."""
+    user_id = parse_user_id(value)
+    if value is not None and user_id is None:
+        message = f"{value!r} is no id of a Clerk user (user_ and letters or digits)."
+        raise click.BadParameter(message, context, option)
+    return user_id
 
 
 def clerk_url_options(command: Callable[..., Any]) -> Callable[..., Any]:

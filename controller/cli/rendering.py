@@ -55,6 +55,11 @@ def print_reports(reports: Sequence[Document], output: Output, stream: TextIO) -
             print_table(report, console)
         return
     document = reports[0] if len(reports) == 1 else {"items": list(reports)}
+    print_document(document, output, stream)
+
+
+def print_document(document: object, output: Output, stream: TextIO) -> None:
+    """Print a document for programs: JSON, or YAML."""
     if output is Output.JSON:
         stream.write(json.dumps(document, indent=2) + "\n")
     else:

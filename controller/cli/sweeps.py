@@ -6,9 +6,7 @@ worked on; the run itself is `core.sweeping`. Each command has its own action, w
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -16,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from controller.cli.asking import person, require_terminal
 from controller.cli.exits import Exit, exit_of_outcome, worst
 from controller.cli.failures import explain
-from controller.cli.inputs import STDIN, Resource, read_resources
+from controller.cli.inputs import Resource, read_resources
 from controller.cli.options import clerk_url_options, manifest_option
 from controller.cli.rendering import Output, print_reports
 from controller.cli.reports import Document, Finished, failure_report, report
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from controller.settings import ClerkURLs
 
 DELETING = {Action.CLEANUP, Action.FIX_DUPLICATES}
+_WITHOUT_TERMINAL = "Give --yes to let it delete what Clerk proves gone, or --dry-run to see what it would do."
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ def sweep_all(action: Action, asked: Asked) -> Exit:
     _refuse_suspended(writing)
     asks = bool(writing) and bool(expand((action,)) & DELETING) and not asked.yes
     if asks:
-        _refuse_without_terminal(asked)
+        require_terminal(asked.manifest, _WITHOUT_TERMINAL)
     for each in resources:
         asked.urls.check(each.spec.clerk.api_url)
     exits, reports = run_to_end(_sweep_each(resources, Manner(asked.urls, asks, asked.show_users, debug)))
@@ -179,17 +179,8 @@ def _ask_for(action: Action, resource: Resource, asked: Asked) -> Resource:
     if grace_period is not None:
         spec = replace(spec, deletion=replace(spec.deletion, grace_period=grace_period))
     if asked.approve is not None:
-        spec = replace(spec, approval=Approval(asked.approve.strip().lower(), _person()))
+        spec = replace(spec, approval=Approval(asked.approve.strip().lower(), person()))
     return replace(resource, spec=spec)
-
-
-def _person() -> str:
-    """Say as much of who sits here as can be known."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):
-        name = f"uid {os.getuid()}"
-    return f"command line: {name} on {socket.gethostname()}"
 
 
 def _refuse_suspended(writing: Sequence[Spec]) -> None:
@@ -200,16 +191,6 @@ def _refuse_suspended(writing: Sequence[Spec]) -> None:
                 "or see what would be done with --dry-run."
             )
             raise click.UsageError(message)
-
-
-def _refuse_without_terminal(asked: Asked) -> None:
-    if asked.manifest != STDIN and sys.stdin.isatty() and sys.stderr.isatty():
-        return
-    message = (
-        "This command may delete, and there is no terminal to ask at. Give --yes to let it delete what Clerk proves "
-        "gone, or --dry-run to see what it would do."
-    )
-    raise click.UsageError(message)
 
 
 async def _sweep_each(resources: Sequence[Resource], manner: Manner) -> tuple[list[Exit], list[Document]]:

@@ -1,8 +1,9 @@
 """PostgreSQL: the only user of asyncpg.
 
 Read in this order: `database` (what the core sees), `runs` and `inbox` (a run, an event), `observing`,
-`creating`, `removing` (what they do), `locking` (who may write), `shapes`, `references` and `inspecting` (what
-the tables are like), `connections` (how a statement reaches the server), `queries` and `sql/` (the statements),
+`creating`, `removing` (what they do), `restoring`, `fitting`, `erasing`, `receipting`, `verifying` (how it is undone,
+and proved), `locking` (who may write), `shapes`, `references` and `inspecting` (what the tables are like),
+`connections` (how a statement reaches the server), `queries` and `sql/` (the statements),
 `migrating` and `migrations/` (our own schema), `failures` and `urls`.
 """
 

@@ -139,17 +139,29 @@ class Connections:
     async def _transact_once(self, work: Callable[[Transaction], Awaitable[T]], limits: Limits, isolation: str) -> T:
         with translated(self.where):
             async with self.pool.acquire() as connection, connection.transaction(isolation=isolation):
-                transaction = Transaction(connection, (limits.statement + GRACE).total_seconds())
+                transaction = Transaction(connection, (limits.statement + GRACE).total_seconds(), self.where)
                 await transaction.execute(limits.sql(connection.get_server_version().major))
                 return await work(transaction)
 
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """A transaction under way. `timeout` in seconds bounds the wait for each answer."""
+    """A transaction under way. `timeout` in seconds bounds the wait for each answer; `where`: the database."""
 
     connection: Any
     timeout: float
+    where: str = "The database"
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncGenerator[None, None]:
+        """Undo the block alone when it raises, so that the transaction can go on.
+
+        Raises:
+            RowsHeld, DatabaseRefused, ...: what the server refused in the block, in our words.
+        """
+        with translated(self.where):
+            async with self.connection.transaction():
+                yield
 
     async def execute(self, script: str) -> None:
         """Run a script without arguments, several statements if need be."""

@@ -15,19 +15,26 @@ import structlog
 from controller.core.users import CLERK_ID_PATTERN, UserId
 from controller.errors import SchemaMissing, WrongInstance
 from controller.postgres.connections import LONG, Connections
+from controller.postgres.erasing import erase
 from controller.postgres.inbox import PostgresInbox
 from controller.postgres.inspecting import inspect_target
-from controller.postgres.locking import LockTimes
+from controller.postgres.locking import LockTimes, holding
 from controller.postgres.migrating import apply_migrations, require_schema
 from controller.postgres.queries import load
+from controller.postgres.receipting import chain
+from controller.postgres.restoring import Restoring, Undone
 from controller.postgres.runs import begin_run
 from controller.postgres.shapes import describe
+from controller.postgres.verifying import read_receipts, verify
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from controller.core.ports import Clock, Inspection, RunLabel
+    from controller.core.proofs import Proof
+    from controller.core.receipts import Receipt, Verified
+    from controller.core.requests import Erased, Restored, RestoreTerms
     from controller.core.targets import Target
     from controller.core.users import Instance
     from controller.postgres.connections import Transaction
@@ -41,7 +48,7 @@ SALT_BYTES: Final = 32
 
 @dataclass(slots=True)
 class Database(PostgresInbox):
-    """A `core.ports.Store` and `core.ports.Inbox`; make one with `open`."""
+    """A `core.ports.Store`, `core.ports.Inbox` and `core.requests.Archive`; make one with `open`."""
 
     times: LockTimes = field(default_factory=LockTimes)
     may_migrate: bool = True
@@ -153,3 +160,58 @@ class Database(PostgresInbox):
             TargetBusy: another run holds the lock and its heart beats.
         """
         return begin_run(self.connections, self.target, self.clock, self.times, label)
+
+    async def restore(self, user_id: UserId, terms: RestoreTerms) -> Restored:
+        """Put the user's archived rows back and lift his tombstone, in one transaction.
+
+        Raises:
+            RequestRefused: nothing is there to be put back, or it does not fit; nothing was changed.
+            TargetBusy: a run is under way.
+        """
+
+        async def put_back(transaction: Transaction) -> Restored:
+            return await Restoring(transaction, self.target, user_id, terms).restore()
+
+        async with holding(self.connections, self.target.schema, terms.requested_by, self.times) as lock:
+            try:
+                restored = await lock.transact(put_back, limits=LONG)
+            except Undone as undone:
+                return undone.restored
+        await self._chain()
+        return restored
+
+    async def erase(self, proof: Proof, requested_by: str) -> Erased:
+        """Remove all rows and every trace of the user but tombstone and receipt, in one transaction.
+
+        Raises:
+            RequestRefused: the proof does not hold, or the database keeps a row; nothing was changed.
+            TargetBusy: a run is under way.
+        """
+
+        async def remove(transaction: Transaction) -> Erased:
+            return await erase(transaction, self.target, self.clock, proof, requested_by)
+
+        async with holding(self.connections, self.target.schema, requested_by, self.times) as lock:
+            erased = await lock.transact(remove, limits=LONG)
+        await self._chain()
+        return erased
+
+    async def _chain(self) -> None:
+        await self.connections.transact(lambda transaction: chain(transaction, self.target.schema))
+
+    async def receipts(self, limit: int, user_id: UserId | None = None) -> list[Receipt]:
+        """Return the newest receipts, the last of them last; with `user_id` those of one user."""
+
+        async def read(transaction: Transaction) -> list[Receipt]:
+            return await read_receipts(transaction, self.target.schema, limit, user_id)
+
+        return await self.connections.transact(read)
+
+    async def verify_receipts(self, head: str | None = None) -> Verified:
+        """Link the receipts that are not linked yet, and recompute the chain from its first link."""
+        await self._chain()
+
+        async def check(transaction: Transaction) -> Verified:
+            return await verify(transaction, self.target.schema, head)
+
+        return await self.connections.transact(check, limits=LONG, isolation="repeatable_read")

@@ -53,10 +53,14 @@ class ContendedTransaction(DatabaseUnavailable):
 class RowsHeld(DatabaseRefused):
     """A constraint, trigger or cast refused some row; caught in this package where single users are left."""
 
-    def __init__(self, message: str, *, column: str | None = None) -> None:
-        """`column` is named where one is NULL that may not be."""
+    def __init__(
+        self, message: str, *, column: str | None = None, state: str = "", constraint: str | None = None
+    ) -> None:
+        """`column` is named where one is NULL that may not be; `state` is the server's SQLSTATE, if it spoke."""
         super().__init__(message)
         self.column = column
+        self.state = state
+        self.constraint = constraint
 
 
 @contextmanager
@@ -132,6 +136,8 @@ def _of_statement(error: asyncpg.PostgresError, state: str, where: str) -> UserS
         return RowsHeld(
             f"{where} refuses a change of rows: {what}{table} (a constraint, or a trigger of the application).",
             column=error.column_name if state == "23502" else None,
+            state=state,
+            constraint=error.constraint_name,
         )
     return DatabaseRefused(f"{where} answers with an error: {said} (SQLSTATE {state}).")
 

@@ -107,6 +107,9 @@ class PostgresInbox:
         async def remove(transaction: Transaction) -> Removal:
             schema = self.target.schema
             await lock_users(transaction, schema, [claim.user_id])
+            if not await transaction.value(_SQL["claim_stands"], claim.id):
+                # The user was put back since the claim was taken, or somebody else has settled it.
+                return Removal(users_left=1)
             shapes = await describe(transaction, self.target)
             permitted = await permitted_to_events(transaction, schema, deletion.limits, shapes.profile)
             terms = RemovalTerms.of(deletion, permitted)

@@ -1,7 +1,8 @@
 """The run lock: one row per schema, with a fence that changes hands with it.
 
 Decides who may write in a run. It needs no session, so it holds through a transaction-mode pooler; a run that
-was taken over finds no row with its fence and can write no more. Used by `runs`.
+was taken over finds no row with its fence and can write no more. Used by `runs`, and by
+`database` for what a person asks.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
+from uuid import uuid4
 
 import structlog
 
@@ -144,6 +146,28 @@ async def acquire(connections: Connections, schema: str, run_id: UUID, holder: s
         )
         raise TargetBusy(message) from held
     return RunLock(connections, schema, run_id, fence)
+
+
+@asynccontextmanager
+async def holding(
+    connections: Connections, schema: str, holder: str, times: LockTimes
+) -> AsyncGenerator[RunLock, None]:
+    """Have the lock while the block lasts, for what is no run and needs that none is under way.
+
+    Raises:
+        TargetBusy: somebody alive has it.
+    """
+    lock = await acquire(connections, schema, uuid4(), holder, times)
+    try:
+        async with lock.beating(times.beat):
+            yield lock
+    finally:
+        try:
+            async with asyncio.timeout(times.beat.total_seconds()):
+                await lock.transact(lock.release_in)
+        except (UserSyncError, TimeoutError) as error:
+            # It counts as dead when it is stale; the block's own error must not be hidden.
+            log.warning("run_lock_not_released", run_id=str(lock.run_id), error=str(error))
 
 
 async def _refuse_if_held(transaction: Transaction, schema: str, stale_seconds: float) -> None:

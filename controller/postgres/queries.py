@@ -32,6 +32,8 @@ FRAGMENTS: Final = frozenset(
         "child",
         "matching",
         "child_user_id",
+        "definitions",
+        "alike",
     }
 )
 """Placeholders for SQL that this package has put together from other queries and from quoted identifiers."""

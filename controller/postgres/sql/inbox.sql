@@ -27,6 +27,9 @@ WHERE schema_name = $1
 ORDER BY due_at
 LIMIT 1;
 
+-- claim_stands(claim_id)
+SELECT EXISTS (SELECT FROM usersync.claims WHERE id = $1);
+
 -- end_claim(claim_id)
 DELETE FROM usersync.claims WHERE id = $1;
 

@@ -65,3 +65,33 @@ SELECT count(*) FROM usersync.receipts WHERE schema_name = $1;
 
 -- claims_held(schema_name)
 SELECT count(*) FROM usersync.claims WHERE schema_name = $1 AND held_back_at IS NOT NULL;
+
+-- newest_receipts(schema_name, limit, user_id)
+SELECT
+    c.position, r.act, r.reason, r.requested_by, r.issued_at, r.counted, r.approval, r.run_id, r.rows::text AS rows,
+    encode(r.user_hash, 'hex') AS user_hash, encode(c.hash, 'hex') AS link
+FROM usersync.receipts AS r LEFT JOIN usersync.receipt_chain AS c ON c.receipt_id = r.id
+WHERE r.schema_name = $1 AND ($3::text IS NULL OR r.user_hash = (
+    SELECT sha256(t.salt || convert_to(t.instance_id || $3::text, 'UTF8')) FROM usersync.target AS t
+    WHERE t.schema_name = $1
+))
+ORDER BY r.id DESC
+LIMIT $2;
+
+-- links(schema_name, after_position, limit)
+SELECT
+    c.position, c.hash,
+    CASE WHEN r.id IS NOT NULL THEN {content} END AS content,
+    r.act IN ('begun', 'archived', 'erased', 'retained') AS removal,
+    EXISTS (
+        SELECT FROM usersync.tombstones AS b WHERE b.schema_name = $1 AND b.user_hash = r.user_hash
+    ) AS has_tombstone
+FROM usersync.receipt_chain AS c
+LEFT JOIN usersync.receipts AS r ON r.id = c.receipt_id AND r.schema_name = $1
+WHERE c.schema_name = $1 AND c.position > $2
+ORDER BY c.position
+LIMIT $3;
+
+-- count_unlinked(schema_name)
+SELECT count(*) FROM usersync.receipts AS r
+WHERE r.schema_name = $1 AND NOT EXISTS (SELECT FROM usersync.receipt_chain AS c WHERE c.receipt_id = r.id);

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from controller.cli.main import COMMANDS, usersync
 from controller.cli.session import Session
+from controller.errors import InvalidSpec
 from tests.support.usersyncs import usersync as user_sync
 
 HEAVY = ("kopf", "kubernetes", "svix", "asyncpg", "aiohttp", "rich", "yaml")
@@ -63,7 +64,7 @@ def test_version_says_the_version() -> None:
 
 
 def test_an_unknown_command_ends_with_2() -> None:
-    assert call("restore").exit_code == 2
+    assert call("resurrect").exit_code == 2
 
 
 def test_analyze_has_no_option_that_it_would_ignore() -> None:
@@ -80,6 +81,51 @@ def test_a_command_that_can_delete_refuses_where_nobody_can_be_asked(name: str) 
 
 def test_fix_progress_deletes_nothing_and_asks_nothing() -> None:
     assert "Give --yes" not in call("fix-progress").output
+
+
+def test_erase_refuses_where_nobody_can_be_asked() -> None:
+    result = call("erase", "user_1")
+    assert result.exit_code == 2
+    assert "Give --yes to erase" in result.output
+
+
+@pytest.mark.parametrize("name", ["restore", "erase"])
+def test_what_is_no_id_of_clerk_is_a_matter_of_usage(name: str) -> None:
+    result = call(name, "system")
+    assert result.exit_code == 2
+    assert "'system' is no id of a Clerk user" in result.output
+
+
+def test_a_map_that_names_no_two_tables_is_a_matter_of_usage() -> None:
+    result = call("restore", "user_1", "--map", "moods")
+    assert result.exit_code == 2
+    assert "'moods' is not of the form OLD=NEW" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"), [(["--head", "a" * 64], "--head goes with --verify"), (["--verify", "--head", "x"], "64")]
+)
+def test_a_head_without_a_verification_or_that_is_none_is_a_matter_of_usage(arguments: list[str], says: str) -> None:
+    result = call("receipts", *arguments)
+    assert result.exit_code == 2
+    assert says in result.output
+
+
+@pytest.mark.parametrize("field", ["suspend", "dryRun"])
+def test_erase_writes_nothing_for_a_resource_that_says_so(field: str) -> None:
+    manifest = yaml.safe_dump(user_sync("quiet", **{field: True}))
+    result = call("erase", "user_1", "--yes", "-f", "-", stdin=manifest)
+    assert result.exit_code == 2
+    assert f"spec.{field}: true" in result.output
+
+
+@pytest.mark.parametrize("command", [["restore", "user_1"], ["erase", "user_1", "--yes"], ["receipts"]])
+@pytest.mark.parametrize("named", [[], ["--name", "third"]])
+def test_of_several_resources_one_must_be_named(command: list[str], named: list[str]) -> None:
+    manifest = yaml.safe_dump_all([user_sync("first"), user_sync("second")])
+    result = call(*command, "-f", "-", *named, stdin=manifest)
+    assert isinstance(result.exception, InvalidSpec)
+    assert "first, default/second; say with --name" in str(result.exception)
 
 
 @pytest.mark.parametrize("name", DELETING)

@@ -1,0 +1,162 @@
+"""What a person asks for one user: put back what was removed of him, or erase all that is left of him.
+
+Decides what Clerk must have said before: only who lives is put back (or whom a person forces back), only who is
+proved gone is erased. The store carries it out in one transaction. Used by the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+from controller.core.proofs import Proof, prove_absence
+from controller.core.users import Presence
+from controller.errors import ClerkAnswerOdd, ClerkRefused, ClerkUnavailable, RequestRefused, WrongInstance
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+
+    from controller.core.ports import Clock, Directory
+    from controller.core.users import Instance, UserId
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreTerms:
+    """How a user is to be put back.
+
+    - `tables`: only these, by the name they had or have; none: all.
+    - `renamed`: the name a table had when its rows were removed -> the name it has now.
+    - `skips_conflicts`: what conflicts with rows that are there now stays in the archive, instead of all of it.
+    - `duplicates`: surplus profile rows too.
+    - `dry_run`: everything is done and undone again.
+    """
+
+    requested_by: str
+    tables: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    skips_conflicts: bool = False
+    duplicates: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was put back. Rows by the table's present name; `left`: columns whose values stay in the archive."""
+
+    rows: Mapping[str, int]
+    skipped: Mapping[str, int]
+    left: Mapping[str, tuple[str, ...]]
+    tombstone_lifted: bool
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was erased: rows by table, and archived rows."""
+
+    rows: Mapping[str, int]
+    archived: int
+
+
+class Archive(Protocol):
+    """The database of one target, as a person's request uses it."""
+
+    async def pinned_instance(self) -> str | None:
+        """Return the instance id that this target belongs to, or None before first contact."""
+
+    async def restore(self, user_id: UserId, terms: RestoreTerms) -> Restored:
+        """Put the user's archived rows back and lift his tombstone, in one transaction.
+
+        Raises:
+            RequestRefused: nothing is there to be put back, or it does not fit; nothing was changed.
+            TargetBusy: a run is under way.
+        """
+
+    async def erase(self, proof: Proof, requested_by: str) -> Erased:
+        """Remove all rows and every trace of the user but tombstone and receipt, in one transaction.
+
+        Raises:
+            RequestRefused: the proof does not hold, or the database keeps a row; nothing was changed.
+            TargetBusy: a run is under way.
+        """
+
+
+async def restore(
+    user_id: UserId, terms: RestoreTerms, directory: Directory, archive: Archive, *, grace_period: timedelta | None
+) -> Restored:
+    """Put a user back whom Clerk knows; or whomever, where a `grace_period` says that a person forces it.
+
+    Raises:
+        RequestRefused: Clerk does not know him, or cannot be asked; or as `Archive.restore`.
+        WrongInstance: the key is of another instance than the pinned one, whatever is forced.
+    """
+    pinned = await _pinned(archive)
+    try:
+        _require_pinned(await directory.instance(), pinned)
+        presence = await directory.look_up(user_id)
+    except (ClerkUnavailable, ClerkRefused, ClerkAnswerOdd) as error:
+        if grace_period is None:
+            message = (
+                f"Nothing was put back, as Clerk could not be asked whether the user lives: {error} Try again, or give "
+                "--force if you know that he is to have his rows."
+            )
+            raise RequestRefused(message) from error
+        return _warned(
+            await archive.restore(user_id, terms),
+            f"Clerk could not be asked whether the user lives ({error})",
+            grace_period,
+        )
+    if presence is Presence.PRESENT:
+        return await archive.restore(user_id, terms)
+    if grace_period is None:
+        message = (
+            f"Nothing was put back: Clerk ({pinned}) does not know the user, so the next runs would find his rows "
+            "orphaned and remove them again. Give --force if he is to have them all the same."
+        )
+        raise RequestRefused(message)
+    return _warned(await archive.restore(user_id, terms), "Clerk does not know the user", grace_period)
+
+
+async def erase(user_id: UserId, requested_by: str, directory: Directory, archive: Archive, clock: Clock) -> Erased:
+    """Erase a user whom Clerk proves gone.
+
+    Raises:
+        RequestRefused: he lives; or as `Archive.erase`.
+        WrongInstance: the key is of another instance than the pinned one.
+        ClerkUnavailable, ClerkRefused, ClerkAnswerOdd: there is no proof.
+    """
+    pinned = await _pinned(archive)
+    _require_pinned(await directory.instance(), pinned)
+    proof = await prove_absence(directory, clock, user_id)
+    if proof is None:
+        message = (
+            f"Nothing was erased: the user lives at Clerk ({pinned}). Delete him there first, then erase him here."
+        )
+        raise RequestRefused(message)
+    return await archive.erase(proof, requested_by)
+
+
+def _warned(restored: Restored, why: str, grace_period: timedelta) -> Restored:
+    warning = (
+        f"{why}: the next runs find him orphaned again if Clerk does not list him, and after the grace period "
+        f"({grace_period}) remove what was put back."
+    )
+    return replace(restored, warnings=(*restored.warnings, warning))
+
+
+async def _pinned(archive: Archive) -> str:
+    pinned = await archive.pinned_instance()
+    if pinned is None:
+        message = "This database and schema have never been worked on by usersync, so nothing is known of any user."
+        raise RequestRefused(message)
+    return pinned
+
+
+def _require_pinned(instance: Instance, pinned: str) -> None:
+    if instance.id != pinned:
+        message = (
+            f"The Clerk key belongs to {instance.id} ({instance.environment.value}), but this database has been "
+            f"kept in step with {pinned}; nothing is done. Use the key of {pinned}."
+        )
+        raise WrongInstance(message)

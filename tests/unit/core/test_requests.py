@@ -1,0 +1,152 @@
+"""Whom a person may have put back or erased, by what Clerk says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from controller.core.requests import Erased, Restored, RestoreTerms, erase, restore
+from controller.errors import (
+    ClerkAnswerOdd,
+    ClerkRefused,
+    ClerkUnavailable,
+    RequestRefused,
+    UserSyncError,
+    WrongInstance,
+)
+from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.directory import INSTANCE, LONG_AGO, FakeDirectory, user
+
+if TYPE_CHECKING:
+    from controller.core.proofs import Proof
+    from controller.core.users import UserId
+
+USER = user(1)
+TERMS = RestoreTerms("somebody")
+DAY = timedelta(days=1)
+NO_ANSWERS = [ClerkUnavailable("away"), ClerkRefused("no"), ClerkAnswerOdd("odd")]
+
+
+@dataclass
+class FakeArchive:
+    """Does what it is asked, and notes it."""
+
+    pinned: str | None = INSTANCE.id
+    restored: list[UserId] = field(default_factory=list)
+    erased: list[Proof] = field(default_factory=list)
+
+    async def pinned_instance(self) -> str | None:
+        return self.pinned
+
+    async def restore(self, user_id: UserId, terms: RestoreTerms) -> Restored:
+        assert terms is TERMS
+        self.restored.append(user_id)
+        return Restored({"tasks": 1}, {}, {}, tombstone_lifted=True)
+
+    async def erase(self, proof: Proof, requested_by: str) -> Erased:
+        assert requested_by == "somebody"
+        self.erased.append(proof)
+        return Erased({"tasks": 1}, 0)
+
+
+@pytest.fixture
+def archive() -> FakeArchive:
+    return FakeArchive()
+
+
+@pytest.fixture
+def directory() -> FakeDirectory:
+    return FakeDirectory({USER: LONG_AGO})
+
+
+async def test_a_user_whom_clerk_knows_is_put_back_without_a_warning(
+    directory: FakeDirectory, archive: FakeArchive
+) -> None:
+    restored = await restore(USER, TERMS, directory, archive, grace_period=None)
+    assert (archive.restored, restored.warnings) == ([USER], ())
+
+
+async def test_a_user_whom_clerk_does_not_know_is_not_put_back(directory: FakeDirectory, archive: FakeArchive) -> None:
+    directory.users.clear()
+    with pytest.raises(RequestRefused, match=r"Clerk .* does not know the user"):
+        await restore(USER, TERMS, directory, archive, grace_period=None)
+    assert archive.restored == []
+
+
+async def test_a_forced_user_is_put_back_and_the_grace_period_is_told(
+    directory: FakeDirectory, archive: FakeArchive
+) -> None:
+    directory.users.clear()
+    restored = await restore(USER, TERMS, directory, archive, grace_period=DAY)
+    assert archive.restored == [USER]
+    (warning,) = restored.warnings
+    assert "orphaned again" in warning
+    assert "1 day" in warning
+
+
+@pytest.mark.parametrize("method", ["instance", "look_up"])
+@pytest.mark.parametrize("error", NO_ANSWERS, ids=lambda error: error.reason)
+async def test_where_clerk_cannot_be_asked_nobody_is_put_back_but_by_force(
+    directory: FakeDirectory, archive: FakeArchive, method: str, error: UserSyncError
+) -> None:
+    directory.errors[method] = error
+    with pytest.raises(RequestRefused, match=r"could not be asked.*--force"):
+        await restore(USER, TERMS, directory, archive, grace_period=None)
+    assert archive.restored == []
+    restored = await restore(USER, TERMS, directory, archive, grace_period=DAY)
+    assert archive.restored == [USER]
+    assert "could not be asked" in restored.warnings[0]
+
+
+@pytest.mark.parametrize("grace_period", [None, DAY], ids=["asked", "forced"])
+async def test_the_key_of_another_instance_puts_nobody_back(
+    directory: FakeDirectory, grace_period: timedelta | None
+) -> None:
+    archive = FakeArchive(pinned="ins_other")
+    with pytest.raises(WrongInstance):
+        await restore(USER, TERMS, directory, archive, grace_period=grace_period)
+    assert archive.restored == []
+
+
+async def test_a_database_that_was_never_worked_on_has_nobody_to_put_back_or_erase(directory: FakeDirectory) -> None:
+    archive = FakeArchive(pinned=None)
+    with pytest.raises(RequestRefused, match="never been worked on"):
+        await restore(USER, TERMS, directory, archive, grace_period=DAY)
+    with pytest.raises(RequestRefused, match="never been worked on"):
+        await erase(USER, "somebody", directory, archive, FakeClock())
+
+
+async def test_a_user_whom_clerk_proves_gone_is_erased_on_that_proof(
+    directory: FakeDirectory, archive: FakeArchive
+) -> None:
+    directory.users.clear()
+    await erase(USER, "somebody", directory, archive, FakeClock())
+    (proof,) = archive.erased
+    assert (proof.user_id, proof.instance_id) == (USER, INSTANCE.id)
+
+
+async def test_a_living_user_is_not_erased(directory: FakeDirectory, archive: FakeArchive) -> None:
+    with pytest.raises(RequestRefused, match=r"lives at Clerk.*Delete him there first"):
+        await erase(USER, "somebody", directory, archive, FakeClock())
+    assert archive.erased == []
+
+
+@pytest.mark.parametrize("error", NO_ANSWERS, ids=lambda error: error.reason)
+async def test_without_a_usable_answer_nobody_is_erased(
+    directory: FakeDirectory, archive: FakeArchive, error: UserSyncError
+) -> None:
+    directory.errors["look_up"] = error
+    with pytest.raises(type(error)):
+        await erase(USER, "somebody", directory, archive, FakeClock())
+    assert archive.erased == []
+
+
+async def test_the_key_of_another_instance_erases_nobody(directory: FakeDirectory) -> None:
+    directory.users.clear()
+    archive = FakeArchive(pinned="ins_other")
+    with pytest.raises(WrongInstance):
+        await erase(USER, "somebody", directory, archive, FakeClock())
+    assert archive.erased == []
