@@ -229,8 +229,7 @@ class Purging:
                 removing.terms.retention,
             )  # fmt: skip
         row = await transaction.row(shape.sql(_SQL[query], **shape.content()), *arguments)
-        by_place = not shape.indexed and not obstacles["parted"]
-        return Batch(row["picked"], row["removed"], row["last"] if by_place else None)
+        return Batch(row["picked"], row["removed"], None if shape.indexed else row["last"])
 
     async def _remove_whole(
         self, transaction: Transaction, removing: Removing, shape: Shape, begun_at: datetime

@@ -45,14 +45,13 @@ ON CONFLICT DO NOTHING;
 
 -- obstacles(oid)
 -- What a DELETE in the table can meet or set off: foreign keys from other tables and from itself, triggers of the
--- application. `parted`: a place names a row in each part of the table.
+-- application.
 SELECT
     EXISTS (
         SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = $1::oid AND conrelid <> confrelid
     ) AS from_others,
     EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = $1::oid AND conrelid = confrelid) AS from_itself,
-    EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1::oid AND NOT tgisinternal AND tgtype::int & 8 <> 0) AS triggers,
-    EXISTS (SELECT FROM pg_inherits WHERE inhparent = $1::oid) AS parted;
+    EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1::oid AND NOT tgisinternal AND tgtype::int & 8 <> 0) AS triggers;
 
 -- search_in_order()
 -- A scan that begins in the middle of a table would make the place of the last row found mean nothing.
@@ -60,7 +59,7 @@ SET LOCAL synchronize_seqscans = off;
 
 -- archive_batch(schema_name, table_name, user_id, limit, after, reason, run_id, layout_id, removed_at, retention)
 -- `after`: NULL, or the place behind which to look. A place names one row in each partition, so one partition at a
--- time; a place may hold another row by the time it is deleted from, hence the user id beside it.
+-- time. A row may become another user's while we wait for it, hence the user id beside the place.
 WITH picked AS MATERIALIZED (
     SELECT usersync_row.tableoid AS part, usersync_row.ctid AS place
     FROM {schema}.{table} AS usersync_row

@@ -15,6 +15,7 @@ from controller.core.removals import RemovalTerms
 from controller.core.targets import Deletion, DeletionPolicy, Limits
 from controller.errors import LockLost
 from controller.postgres import Bounds
+from controller.postgres.purging import Purging
 from tests.support.databases import (
     TABLES,
     connected,
@@ -25,6 +26,7 @@ from tests.support.databases import (
     rows_of,
     seed,
     seed_users,
+    until,
     user_ids,
     users_with_rows,
 )
@@ -217,6 +219,43 @@ async def test_with_an_expired_proof_nobody_is_begun_with(indexed_url: str) -> N
         clock.advance(MAX_AGE + timedelta(seconds=1))
         assert await run.remove_users([old], LIMITED) == Removal(users_left=1)
     assert await fetch_value(indexed_url, "SELECT count(*) FROM usersync.tombstones") == 0
+
+
+async def test_a_proof_that_expires_on_the_way_to_the_beginning_begins_nothing(indexed_url: str) -> None:
+    class Leaping(FakeClock):
+        """An hour later from the second question on: the first is asked before the rows are counted."""
+
+        asked = 0
+
+        def elapsed(self) -> float:
+            self.asked += 1
+            return super().elapsed() + (3600 if self.asked > 1 else 0)
+
+    async with database_of(indexed_url, clock=Leaping()) as database, running(database) as run:
+        assert await run.remove_users(proofs([LARGE]), LIMITED) == Removal(users_left=1)
+    assert await fetch_value(indexed_url, "SELECT count(*) FROM usersync.tombstones") == 0
+
+
+async def test_who_has_few_rows_by_the_time_his_lock_is_held_is_not_begun_with(indexed_url: str) -> None:
+    """Somebody else may have come to the end with him between the two transactions."""
+    async with database_of(indexed_url) as database, running(database) as run:
+        purging = Purging(run._removing(LIMITED), proofs([SMALL])[0])
+        assert await run.lock.transact(purging.begin) == Removal(users_left=1)
+    assert await receipts(indexed_url) == []
+    assert await fetch_value(indexed_url, "SELECT count(*) FROM usersync.tombstones") == 0
+
+
+async def test_a_row_that_becomes_another_users_while_we_wait_for_it_stays(url: str) -> None:
+    async with database_of(url) as database, running(database, [LIVING, SMALL]) as run, connected(url) as application:
+        await begin(run, LIMITED)
+        async with application.transaction():
+            given = "UPDATE tasks SET user_id = $1 WHERE ctid IN (SELECT ctid FROM tasks WHERE user_id = $2 LIMIT 1)"
+            await application.execute(given, LIVING, LARGE)
+            going_on = asyncio.create_task(go_on(run, LIMITED))
+            await until(url, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        assert (await going_on)[-1] == Removal(users=1)
+    assert (await rows_of(url, LIVING))["tasks"] == 2 + 7 + 1
+    assert await archived(url) == {**ROWS, "tasks": 11}
 
 
 async def test_a_proof_of_another_instance_removes_nothing_more(indexed_url: str) -> None:
