@@ -118,6 +118,7 @@ class Purging:
         if not await removing.large_among(transaction, [user]):
             # Somebody else was faster, or rows went meanwhile: whoever asks again finds an ordinary user.
             return Removal(users_left=1)
+        removing.refuse_unlisted_cascades()
         await transaction.change(_CHANGING["bury"], schema, [user], removing.reason)
         begun_at = await transaction.value(_CHANGING["time"])
         rows = await self._remove_profile(transaction, begun_at)
@@ -136,8 +137,7 @@ class Purging:
         if profile is None:
             # A receipt that names a table counts against the limits, as a user with rows does.
             return {shapes.tables[0].name: 0}
-        obstacles = await self._obstacles(transaction, profile)
-        if obstacles["from_others"] or obstacles["triggers"]:
+        if await self._stays_to_the_end(transaction, profile):
             return {profile.name: 0}
         return {profile.name: await self._remove_whole(transaction, self.removing, profile, begun_at)}
 
@@ -172,6 +172,7 @@ class Purging:
         if standing is None:
             return Step(ended=True)
         await self._require_tombstone(transaction)
+        self.removing.refuse_unlisted_cascades()
         await transaction.execute(TEXT_FORM)
         await transaction.execute(_SQL["search_in_order"].sql())
         for shape, after, following in self._tables_left(standing):
@@ -210,11 +211,10 @@ class Purging:
         self, transaction: Transaction, shape: Shape, standing: Standing, after: str | None
     ) -> Batch:
         removing, bounds = self.removing, self.removing.bounds
-        obstacles = await self._obstacles(transaction, shape)
         # Right before the DELETE: a lock may have been waited for since.
         if not await removing.holding(transaction, [self.proof]):
             raise ProofExpired
-        if obstacles["from_itself"]:
+        if self._goes_whole(shape):
             # A row goes with those that refer to it, which may be in any batch; so all go at once.
             rows = await self._remove_whole(transaction, self._as_begun(standing), shape, standing.begun_at)
             left = not rows and await transaction.value(shape.sql(_CHANGING["rows_remain"]), [self._user])
@@ -237,14 +237,22 @@ class Purging:
         # By a scan where there is no index: the places that a run has noted may be as old as its first batch.
         scanning = replace(removing, by_place=False)
         await transaction.execute(TEXT_FORM)
-        return (await scanning.remove_rows(transaction, shape, [self._user], begun_at)).get(self._user, 0)
+        return (await scanning.empty(transaction, shape, [self.proof], begun_at)).get(self._user, 0)
 
     def _as_begun(self, standing: Standing) -> Removing:
         policy = DeletionPolicy.ERASE if standing.act == ERASED else DeletionPolicy.ARCHIVE
         return replace(self.removing, reason=standing.reason, terms=replace(self.removing.terms, policy=policy))
 
-    async def _obstacles(self, transaction: Transaction, shape: Shape) -> Any:
-        return await transaction.row(_SQL["obstacles"], shape.oid)
+    def _goes_whole(self, shape: Shape) -> bool:
+        """Whether rows of the table, or of others, go along with a row of it, and so could be in another batch."""
+        references = self.removing.shapes.references
+        to_itself = any(key.to_itself and key.parent_oid == shape.oid for key in references.keys)
+        return to_itself or bool(references.cascading_to(shape.oid))
+
+    async def _stays_to_the_end(self, transaction: Transaction, profile: Shape) -> bool:
+        keys = self.removing.shapes.references.keys
+        referred_to = any(key.parent_oid == profile.oid and not key.to_itself for key in keys)
+        return referred_to or await transaction.value(_SQL["has_delete_triggers"], profile.oid)
 
     async def _erase_archived(self, transaction: Transaction) -> int:
         removing = self.removing

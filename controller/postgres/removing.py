@@ -139,8 +139,7 @@ class Removing:
         return await Counting(self.schema, self.shapes, self.bounds, places_of).large_among(transaction, list(users))
 
     async def _remove_all_rows(self, transaction: Transaction, holding: Sequence[Proof], rows: Rows) -> None:
-        for sentence in self.shapes.references.unlisted_cascades:
-            raise RowsHeld(sentence)
+        self.refuse_unlisted_cascades()
         users = list(rows)
         await transaction.execute(TEXT_FORM)
         if self.shapes.ordering.defers:
@@ -152,6 +151,15 @@ class Removing:
         if self.terms.policy is DeletionPolicy.ERASE:
             await transaction.change(_SQL["erase_archived"], self.schema, users)
         await self._require_gone(transaction, users)
+
+    def refuse_unlisted_cascades(self) -> None:
+        """Let nobody go while rows would go along that nobody counts.
+
+        Raises:
+            RowsHeld: they would.
+        """
+        for sentence in self.shapes.references.unlisted_cascades:
+            raise RowsHeld(sentence)
 
     async def empty(
         self, transaction: Transaction, shape: Shape, holding: Sequence[Proof], removed_at: datetime

@@ -43,15 +43,9 @@ INSERT INTO usersync.claims (schema_name, user_id, kind, due_at)
 VALUES ($1, $2, 'deletion', usersync.clock() + $3::interval)
 ON CONFLICT DO NOTHING;
 
--- obstacles(oid)
--- What a DELETE in the table can meet or set off: foreign keys from other tables and from itself, triggers of the
--- application.
-SELECT
-    EXISTS (
-        SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = $1::oid AND conrelid <> confrelid
-    ) AS from_others,
-    EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = $1::oid AND conrelid = confrelid) AS from_itself,
-    EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1::oid AND NOT tgisinternal AND tgtype::int & 8 <> 0) AS triggers;
+-- has_delete_triggers(oid)
+-- Those of the application; what they would take along nobody archives.
+SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1::oid AND NOT tgisinternal AND tgtype::int & 8 <> 0);
 
 -- search_in_order()
 -- A scan that begins in the middle of a table would make the place of the last row found mean nothing.

@@ -348,6 +348,59 @@ async def test_rows_that_refer_to_rows_of_their_own_table_go_together(indexed_ur
     assert await archived(indexed_url) == ROWS
 
 
+async def test_while_a_cascade_leads_into_an_unlisted_table_nobody_is_begun_with_or_gone_on_with(
+    indexed_url: str,
+) -> None:
+    cascade = "CREATE TABLE invoices (mood uuid REFERENCES moods ON DELETE CASCADE)"
+    async with database_of(indexed_url) as database:
+        await execute(indexed_url, cascade)
+        async with running(database) as run:
+            assert await begin(run, LIMITED) == Removal(users_left=1)
+        await execute(indexed_url, "DROP TABLE invoices")
+        async with running(database) as run:
+            await begin(run, LIMITED)
+        await execute(indexed_url, cascade)
+        async with running(database) as run:
+            assert await go_on(run, LIMITED) == [Removal(users_left=1)]
+    assert await rows_of(indexed_url, LARGE) == WITHOUT_PROFILE
+
+
+async def test_a_table_from_which_a_cascade_leads_to_another_listed_one_goes_whole(indexed_url: str) -> None:
+    await execute(indexed_url, "ALTER TABLE moods ADD COLUMN task uuid REFERENCES tasks ON DELETE CASCADE")
+    async with database_of(indexed_url) as database:
+        parts = await purge(database)
+    assert sorted(part.rows for part in parts) == [0, 1, 2, 4, 5, 5, 12]
+    assert await archived(indexed_url) == ROWS
+
+
+async def test_a_cascade_to_a_row_of_somebody_else_leaves_him_unfinished(indexed_url: str) -> None:
+    await execute(
+        indexed_url,
+        "ALTER TABLE moods ADD COLUMN task uuid REFERENCES tasks ON DELETE CASCADE",
+        f"UPDATE moods SET task = (SELECT id FROM tasks WHERE user_id = '{LARGE}' LIMIT 1) WHERE user_id = '{LIVING}'",
+    )
+    async with database_of(indexed_url) as database:
+        assert (await purge(database))[-1] == Removal(users_left=1)
+    assert (await rows_of(indexed_url, LIVING))["moods"] == 2
+    assert (await rows_of(indexed_url, LARGE))["tasks"] == 12
+
+
+async def test_where_the_keys_make_a_cycle_he_leaves_in_one_transaction(indexed_url: str) -> None:
+    await execute(
+        indexed_url,
+        "ALTER TABLE moods ADD COLUMN task uuid REFERENCES tasks DEFERRABLE",
+        "ALTER TABLE tasks ADD COLUMN mood uuid REFERENCES moods DEFERRABLE",
+        *(
+            f"UPDATE {table} SET {column} = (SELECT id FROM {other} WHERE user_id = '{LARGE}' LIMIT 1)"
+            f" WHERE user_id = '{LARGE}'"
+            for table, column, other in (("moods", "task", "tasks"), ("tasks", "mood", "moods"))
+        ),
+    )
+    async with database_of(indexed_url) as database, running(database) as run:
+        assert await begin(run, LIMITED) == Removal(users=1, rows=29)
+    assert await archived(indexed_url) == ROWS
+
+
 async def test_rows_that_a_foreign_key_holds_are_left_with_those_behind_them_and_reported(indexed_url: str) -> None:
     await execute(
         indexed_url,

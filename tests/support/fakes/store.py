@@ -148,7 +148,7 @@ class FakeStore:
         going: list[UserId] = []
         left = 0
         for proof in proofs:
-            held = proof.user_id in self.unremovable or self.inspection.unlisted_cascades
+            held = proof.user_id in self.unremovable or bool(self.inspection.unlisted_cascades)
             held = held and proof.user_id not in self.begun
             if held or proof.instance_id != self.pinned or not proof.holds(self.clock.elapsed()):
                 left += 1
