@@ -106,7 +106,7 @@ async def settle(claim: Claim, deletion: Deletion, directory: Directory, inbox: 
         return Settled.CREATED
     if claim.present_answers >= len(PRESENT_DELAYS):
         await inbox.discard_claim(claim)
-        return Settled.DISCARDED
+        return Settled.STOPPED if await inbox.is_unfinished(claim.user_id) else Settled.DISCARDED
     await inbox.postpone_claim(claim, PRESENT_DELAYS[claim.present_answers], answered_present=True)
     return Settled.POSTPONED
 
@@ -116,6 +116,9 @@ async def _remove(claim: Claim, proof: Proof, deletion: Deletion, inbox: Inbox) 
     if removal.limit_reached:
         await inbox.hold_claim(claim, HELD_DELAY)
         return Settled.HELD_BACK
+    if removal.users_unfinished:
+        await inbox.go_on_later(claim)
+        return Settled.CONTINUED
     if removal.users_left:
         await inbox.postpone_claim(claim, retry_delay(claim), answered_present=False)
         return Settled.POSTPONED

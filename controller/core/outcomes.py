@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 class Removal:
     """What one removing transaction did.
 
-    `users_left` could not be removed (a foreign key, a trigger, an expired proof) and are whole;
-    `limit_reached`: some of them because events had used up what the limits permit.
+    `users_left` could not be removed (a foreign key, a trigger, an expired proof) and are whole, unless their
+    removal had begun before; `limit_reached`: some of them because events had used up what the limits permit.
+    `users_unfinished` have so many rows that they leave in batches: buried, and to be gone on with.
     """
 
     users: int = 0
     rows: int = 0
     users_left: int = 0
     limit_reached: bool = False
+    users_unfinished: int = 0
 
     def __add__(self, other: Removal) -> Removal:
         """Sum of two removals."""
@@ -34,6 +36,7 @@ class Removal:
             self.rows + other.rows,
             self.users_left + other.users_left,
             self.limit_reached or other.limit_reached,
+            self.users_unfinished + other.users_unfinished,
         )
 
 
@@ -136,6 +139,10 @@ class Settled(Enum):
     """Clerk is away, or still says that the user lives; asked again later."""
     HELD_BACK = "held_back"
     """Proved, but beyond the limits: waits until they permit it, or a person does."""
+    CONTINUED = "continued"
+    """Of a user with very many rows some batches are gone; due again at once."""
+    STOPPED = "stopped"
+    """Clerk said several times that a user lives whose rows were being removed in batches: he is left as he is."""
     SWEPT = "swept"
     """Looked at again some time after the removal: what a live token had written since is gone, if anything."""
     DISCARDED = "discarded"

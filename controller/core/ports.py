@@ -176,7 +176,18 @@ class Run(Protocol):
         """Tombstone, archive and delete all rows of these users, all of a user or nothing, with a receipt each.
 
         A proof that has expired, or is of another instance than the pinned one, leaves its user; a batch that
-        would pass the limits leaves all of them.
+        would pass the limits leaves all of them. Users with very many rows are buried and begun, and reported as
+        unfinished.
+        """
+
+    def unfinished(self) -> AsyncGenerator[Sequence[UserId], None]:
+        """Yield the users whose removal in batches has begun, here or elsewhere, and not ended."""
+
+    async def go_on(self, proof: Proof, terms: RemovalTerms) -> Removal:
+        """Remove batches of an unfinished user for some seconds, with a receipt at the end.
+
+        The answer says whether he is gone (or was, by somebody else), unfinished still, or left. Unfinished means
+        that it went forward, so that asking again comes to an end.
         """
 
     async def reduce_duplicates(self, user_ids: Sequence[UserId]) -> Reduction:
@@ -207,8 +218,15 @@ class Inbox(Protocol):
     async def settle_by_removal(self, claim: Claim, proof: Proof, deletion: Deletion) -> Removal:
         """Tombstone, archive, delete, and end the claim, in one transaction.
 
-        A proof that does not hold leaves user and claim as they are, and so do limits that it would pass.
+        A proof that does not hold leaves user and claim as they are, and so do limits that it would pass. A user
+        with very many rows may be unfinished after some seconds; the claim stays.
         """
+
+    async def is_unfinished(self, user_id: UserId) -> bool:
+        """Whether the user's removal in batches has begun and not ended."""
+
+    async def go_on_later(self, claim: Claim) -> None:
+        """Let the claim be due at once, to whoever takes it, without counting an attempt."""
 
     async def is_swept(self, claim: Claim) -> bool:
         """End a second sweep if no row of its user has come back; False if one has."""

@@ -21,6 +21,7 @@ from controller.core.ports import Phase, RunLabel
 from controller.core.proofs import Proof, prove_absence
 from controller.core.removals import RemovalTerms
 from controller.core.suspects import Suspects, Terms
+from controller.core.targets import Action, DeletionPolicy
 from controller.errors import ClerkAnswerOdd
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from controller.core.drift import Drift
     from controller.core.ports import Clock, Directory, Run, Store, Watcher
-    from controller.core.targets import Spec
+    from controller.core.targets import Policy, Spec
     from controller.core.users import UserId
 
 CREATED_MEANWHILE = timedelta(minutes=10)
@@ -42,6 +43,13 @@ SECOND_LOOK_AT_MOST = 10_000
 REMOVAL_BATCH = 500
 REMOVAL_BATCH_AGE = timedelta(minutes=1)
 """A batch is carried out once its oldest proof is this old, full or not."""
+
+
+ALIVE_UNFINISHED = (
+    "The removal of {} user(s) with very many rows had begun, and now Clerk answers that they live: nothing more of "
+    "them is removed. What was archived can be put back beside the rows that stayed: take the user out of "
+    "usersync.unfinished, then usersync restore."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +85,7 @@ class Sweeper:
                 run.id, found, found, planned, intended(planned), policy.dry_run,
                 users_waiting=suspects.waiting, warnings=inspection.warnings,
             )  # fmt: skip
-            if planned.changes and not policy.dry_run:
+            if not policy.dry_run:
                 outcome = await self._apply(run, outcome, spec)
             closing = await run.finish(outcome)
         return replace(outcome, closing=closing)
@@ -159,8 +167,12 @@ class Sweeper:
         done = Changes()
         for change in changes:
             done = await self._carry_out(run, change, done, spec)
-        remaining = await run.observe() if changes else outcome.found
-        return replace(outcome, remaining=remaining, changes=done, declined=declined)
+        alive = 0
+        if not declined and finishes(outcome.plan, spec.policy()):
+            done, alive = await self._finish_removals(run, done, spec)
+        remaining = await run.observe() if changes or done != Changes() else outcome.found
+        warnings = (*outcome.warnings, ALIVE_UNFINISHED.format(alive)) if alive else outcome.warnings
+        return replace(outcome, remaining=remaining, changes=done, declined=declined, warnings=warnings)
 
     async def _carry_out(self, run: Run, change: Change, done: Changes, spec: Spec) -> Changes:
         match change:
@@ -227,6 +239,39 @@ class Sweeper:
             self.watcher.advance(Phase.REMOVE, removal.users)
         return removal, spared
 
+    async def _finish_removals(self, run: Run, done: Changes, spec: Spec) -> tuple[Changes, int]:
+        """Go on with users who leave in batches, also those whom a run or an event that was killed had begun.
+
+        Returns the changes, and how many of these users Clerk says are alive: nothing more of theirs is touched.
+        """
+        # They were counted against the limits when they were begun.
+        terms, removal, alive = RemovalTerms.of(spec.deletion, None), Removal(), 0
+        async with aclosing(run.unfinished()) as batches:
+            async for batch in batches:
+                for user_id in batch:
+                    part, lives = await self._finish_removal(run, user_id, terms)
+                    removal, alive = removal + part, alive + lives
+                    self.watcher.advance(Phase.REMOVE, done.users_removed + removal.users)
+        done = replace(
+            done,
+            users_removed=done.users_removed + removal.users,
+            rows_removed=done.rows_removed + removal.rows,
+            users_left=done.users_left + removal.users_left,
+        )
+        return done, alive
+
+    async def _finish_removal(self, run: Run, user_id: UserId, terms: RemovalTerms) -> tuple[Removal, bool]:
+        """Remove a user batch by batch, each few seconds on a proof of their own; says whether he was found alive."""
+        total = Removal()
+        while True:
+            proofs, alive, _ = await self._prove([user_id])
+            if not proofs:
+                return total + Removal(users_left=1), alive > 0
+            part = await run.go_on(proofs[0], terms)
+            total += replace(part, users_unfinished=0)
+            if not part.users_unfinished:
+                return total, False
+
     def _is_ready(self, proofs: list[Proof]) -> bool:
         if not proofs:
             return False
@@ -259,6 +304,13 @@ async def _in_groups(
         async for batch in batches:
             for start in range(0, len(batch), size):
                 yield batch[start : start + size]
+
+
+def finishes(planned: Plan, policy: Policy) -> bool:
+    """Whether the run goes on with removals that were begun: not on a listing that cannot be right."""
+    distrusted = {HoldReason.EMPTY_SOURCE, HoldReason.PARTIAL_SOURCE}
+    trusts = planned.held_back is None or planned.held_back.reason not in distrusted
+    return trusts and Action.CLEANUP in policy.actions and policy.deletion.policy is not DeletionPolicy.RETAIN
 
 
 def deletes(planned: Plan) -> bool:

@@ -15,6 +15,7 @@ import structlog
 from controller.core.users import CLERK_ID_PATTERN, UserId
 from controller.errors import SchemaMissing, WrongInstance
 from controller.postgres.connections import LONG, Connections
+from controller.postgres.counting import Bounds
 from controller.postgres.erasing import erase
 from controller.postgres.inbox import PostgresInbox
 from controller.postgres.inspecting import inspect_target
@@ -55,7 +56,7 @@ class Database(PostgresInbox):
 
     @classmethod
     @asynccontextmanager
-    async def open(  # noqa: PLR0913 - of the five after the target four have a default that is right
+    async def open(  # noqa: PLR0913 - of the six after the target five have a default that is right
         cls,
         url: str,
         target: Target,
@@ -65,6 +66,7 @@ class Database(PostgresInbox):
         label: str = "usersync",
         may_migrate: bool = True,
         times: LockTimes | None = None,
+        bounds: Bounds | None = None,
     ) -> AsyncGenerator[Self, None]:
         """Open a pool of at most `size` connections, made when first used.
 
@@ -76,12 +78,13 @@ class Database(PostgresInbox):
             label: `application_name` of the connections.
             may_migrate: whether `inspect` may bring our schema up to date.
             times: of the run lock.
+            bounds: of what one transaction may remove.
 
         Raises:
             InvalidSpec: the URL is none.
         """
         async with Connections.open(url, size=size, label=label) as connections:
-            yield cls(connections, target, clock, times or LockTimes(), may_migrate)
+            yield cls(connections, target, clock, bounds or Bounds(), times or LockTimes(), may_migrate)
 
     async def check_schema(self) -> None:
         """Check that our schema is there and new enough, without touching it.
@@ -159,7 +162,7 @@ class Database(PostgresInbox):
         Raises:
             TargetBusy: another run holds the lock and its heart beats.
         """
-        return begin_run(self.connections, self.target, self.clock, self.times, label)
+        return begin_run(self.connections, self.target, self.clock, label, times=self.times, bounds=self.bounds)
 
     async def restore(self, user_id: UserId, terms: RestoreTerms) -> Restored:
         """Put the user's archived rows back and lift his tombstone, in one transaction.

@@ -6,10 +6,12 @@ user's lock. Used by `database`.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Final
 
 from controller.core.requests import Erased
 from controller.errors import RequestRefused
+from controller.postgres.counting import Bounds
 from controller.postgres.creating import lock_users
 from controller.postgres.failures import RowsHeld
 from controller.postgres.queries import load
@@ -46,7 +48,9 @@ async def erase(transaction: Transaction, target: Target, clock: Clock, proof: P
     await require_finished(transaction, schema, user_id)
     archived = await transaction.value(_SQL["count_archived"], schema, user_id)
     shapes = await describe(transaction, target)
-    removing = Removing(schema, shapes, clock, own_request(), REQUESTED, requested_by)
+    # All in one transaction, however many rows: there is nobody who would go on with the rest.
+    bounds = Bounds(rows=sys.maxsize)
+    removing = Removing(schema, shapes, clock, own_request(), REQUESTED, requested_by, bounds=bounds)
     try:
         async with transaction.savepoint():
             gone = await removing.remove(transaction, [proof])

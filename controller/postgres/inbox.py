@@ -6,7 +6,8 @@ events and runs. Used by `database`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
@@ -17,16 +18,17 @@ from controller.core.removals import RemovalTerms
 from controller.core.users import UserId
 from controller.errors import TableUnsupported
 from controller.postgres.connections import LONG, Connections
+from controller.postgres.counting import Bounds
 from controller.postgres.creating import buried, insert_profiles, lock_users, unsupported
 from controller.postgres.failures import RowsHeld
+from controller.postgres.purging import Purging, any_unfinished
 from controller.postgres.queries import load
 from controller.postgres.receipting import LimitReached, chain, permitted_to_events
-from controller.postgres.removing import DELETED, SWEPT, ProofExpired, Removing, any_rows, count_rows
+from controller.postgres.removing import DELETED, SWEPT, ProofExpired, Removing, UsersLarge, any_rows, count_rows
 from controller.postgres.shapes import describe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from datetime import timedelta
 
     from controller.core.absorbing import Delivery
     from controller.core.ports import Clock
@@ -43,6 +45,10 @@ EVENT: Final = "user.deleted event"
 """On whose request, in receipts."""
 
 
+class ClaimEnded(Exception):
+    """The claim stands no more; the transaction rolls back."""
+
+
 @dataclass(slots=True)
 class PostgresInbox:
     """A `core.ports.Inbox` of one target."""
@@ -50,6 +56,7 @@ class PostgresInbox:
     connections: Connections
     target: Target
     clock: Clock
+    bounds: Bounds = field(default_factory=Bounds)
 
     async def create_profile(self, delivery: Delivery, user_id: UserId) -> Absorbed:
         """Insert one profile row under the user's lock, unless buried, there, or repeated."""
@@ -99,31 +106,15 @@ class PostgresInbox:
         return await self.connections.transact(look)
 
     async def settle_by_removal(self, claim: Claim, proof: Proof, deletion: Deletion) -> Removal:
-        """Tombstone, archive, delete, and end the user's claims, in one transaction."""
+        """Tombstone, archive, delete, and end the user's claims, in one transaction.
+
+        A user with too many rows for one is removed in batches, as many as one proof permits.
+        """
         if proof.user_id != claim.user_id:
             return Removal(users_left=1)
-        swept = claim.kind is ClaimKind.SECOND_SWEEP
-
-        async def remove(transaction: Transaction) -> Removal:
-            schema = self.target.schema
-            await lock_users(transaction, schema, [claim.user_id])
-            if not await transaction.value(_SQL["claim_stands"], claim.id):
-                # The user was put back since the claim was taken, or somebody else has settled it.
-                return Removal(users_left=1)
-            shapes = await describe(transaction, self.target)
-            permitted = await permitted_to_events(transaction, schema, deletion.limits, shapes.profile)
-            terms = RemovalTerms.of(deletion, permitted)
-            removing = Removing(schema, shapes, self.clock, terms, SWEPT if swept else DELETED, EVENT)
-            gone = await removing.remove(transaction, [proof])
-            if not gone:
-                return Removal(users_left=1)
-            if not swept:
-                await transaction.change(_SQL["record_second_sweeps"], schema, list(gone), SECOND_SWEEP_DELAY)
-            return Removal(1, count_rows(gone))
-
         try:
-            removal = await self.connections.transact(remove, limits=LONG)
-        except ProofExpired:
+            removal = await self._remove(claim, proof, deletion)
+        except (ClaimEnded, ProofExpired):
             return Removal(users_left=1)
         except LimitReached:
             log.warning("claim_beyond_limits", claim=claim.id)
@@ -135,12 +126,67 @@ class PostgresInbox:
         await self.connections.transact(lambda transaction: chain(transaction, self.target.schema))
         return removal
 
+    async def _remove(self, claim: Claim, proof: Proof, deletion: Deletion) -> Removal:
+        async def remove(transaction: Transaction) -> Removal:
+            removing = await self._removing(transaction, claim, deletion)
+            gone = await removing.remove(transaction, [proof])
+            if not gone:
+                return Removal(users_left=1)
+            if removing.reason != SWEPT:
+                await transaction.change(_SQL["record_second_sweeps"], removing.schema, list(gone), SECOND_SWEEP_DELAY)
+            return Removal(1, count_rows(gone))
+
+        async def begin(transaction: Transaction) -> tuple[Purging, Removal]:
+            purging = Purging(await self._removing(transaction, claim, deletion), proof)
+            return purging, await purging.begin(transaction)
+
+        try:
+            return await self.connections.transact(remove, limits=LONG)
+        except UsersLarge:
+            purging, begun = await self.connections.transact(begin, limits=LONG)
+        if begun.users_left:
+            return begun
+        return replace(begun, users_unfinished=0) + await purging.go_on(self.connections.transact)
+
+    async def _removing(self, transaction: Transaction, claim: Claim, deletion: Deletion) -> Removing:
+        """Lock the claim's user, and say on what terms he may be removed.
+
+        Raises:
+            ClaimEnded: the claim has been settled, or its user put back, since it was taken.
+        """
+        schema = self.target.schema
+        await lock_users(transaction, schema, [claim.user_id])
+        if not await transaction.value(_SQL["claim_stands"], claim.id):
+            raise ClaimEnded
+        shapes = await describe(transaction, self.target)
+        permitted = await permitted_to_events(transaction, schema, deletion.limits, shapes.profile)
+        reason = SWEPT if claim.kind is ClaimKind.SECOND_SWEEP else DELETED
+        terms = RemovalTerms.of(deletion, permitted)
+        return Removing(schema, shapes, self.clock, terms, reason, EVENT, bounds=self.bounds)
+
+    async def is_unfinished(self, user_id: UserId) -> bool:
+        """Whether the user's removal in batches has begun and not ended."""
+        return await self.connections.transact(
+            lambda transaction: any_unfinished(transaction, self.target.schema, [user_id])
+        )
+
+    async def go_on_later(self, claim: Claim) -> None:
+        """Let the claim be due at once, to whoever takes it, without counting an attempt."""
+
+        async def release(transaction: Transaction) -> None:
+            await transaction.change(_SQL["postpone_claim"], claim.id, timedelta(), 0, 0)
+
+        await self.connections.transact(release)
+
     async def is_swept(self, claim: Claim) -> bool:
         """End a second sweep if no row of its user has come back."""
 
         async def look(transaction: Transaction) -> bool:
             await lock_users(transaction, self.target.schema, [claim.user_id])
             shapes = await describe(transaction, self.target)
+            # Whose rows came back in great number, and are all gone but for the end of it, is not swept yet.
+            if await any_unfinished(transaction, self.target.schema, [claim.user_id]):
+                return False
             if await any_rows(transaction, shapes, [claim.user_id]):
                 return False
             await transaction.change(_SQL["end_claim"], claim.id)

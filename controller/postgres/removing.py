@@ -7,10 +7,11 @@ their transactions and under the users' locks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from controller.core.targets import DeletionPolicy
+from controller.postgres.counting import Bounds, Counting
 from controller.postgres.creating import byte_order
 from controller.postgres.failures import RowsHeld
 from controller.postgres.queries import load, quoted
@@ -71,6 +72,15 @@ class RowsMoved(Exception):
     """A row is not where the run's scan saw it; the transaction rolls back and searches by user id."""
 
 
+class UsersLarge(Exception):
+    """Some of the users have too many rows for one transaction, which rolls back; `purging` takes them over."""
+
+    def __init__(self, users: set[str]) -> None:
+        """`users`: those of them."""
+        super().__init__(f"{len(users)} users have too many rows for one transaction")
+        self.users = users
+
+
 @dataclass(frozen=True, slots=True)
 class Removing:
     """What removals of one run, or of one event, have in common.
@@ -86,21 +96,26 @@ class Removing:
     requested_by: str
     run_id: UUID | None = None
     by_place: bool = False
+    bounds: Bounds = field(default_factory=Bounds)
 
     async def remove(self, transaction: Transaction, proofs: Sequence[Proof]) -> Rows:
         """Remove the users whose proofs hold; returns them, and the rows that went.
 
         Raises:
             ProofExpired, RowsMoved: start again, in a new transaction.
+            UsersLarge: some of them have too many rows for one transaction.
             LimitReached: these users would pass the limits.
             RowsHeld: the database keeps some row of some of these users, or a DELETE would reach further than theirs.
         """
-        pinned = await transaction.value(_TARGETS["pinned_instance"], self.schema)
-        holding = [proof for proof in proofs if proof.instance_id == pinned and self._holds(proof)]
+        holding = await self.holding(transaction, proofs)
         users = byte_order([proof.user_id for proof in holding])
         rows: Rows = {user: {} for user in users}
         if not users:
             return rows
+        if self.terms.policy is not DeletionPolicy.RETAIN:
+            large = await self.large_among(transaction, users)
+            if large:
+                raise UsersLarge(large)
         await transaction.change(_SQL["bury"], self.schema, users, self.reason)
         if self.terms.policy is not DeletionPolicy.RETAIN:
             await self._remove_all_rows(transaction, holding, rows)
@@ -109,32 +124,63 @@ class Removing:
         await transaction.change(_INBOX["end_claims_of"], self.schema, users)
         return rows
 
+    async def holding(self, transaction: Transaction, proofs: Sequence[Proof]) -> list[Proof]:
+        """Return the proofs that are of the pinned instance, and young enough."""
+        pinned = await transaction.value(_TARGETS["pinned_instance"], self.schema)
+        return [proof for proof in proofs if proof.instance_id == pinned and self.holds(proof)]
+
+    def holds(self, proof: Proof) -> bool:
+        """Whether the proof is young enough; asked right before each DELETE."""
+        return proof.holds(self.clock.elapsed())
+
+    async def large_among(self, transaction: Transaction, users: Sequence[str]) -> set[str]:
+        """Return those of the users who cannot leave in one transaction."""
+        places_of = self.run_id if self.by_place else None
+        return await Counting(self.schema, self.shapes, self.bounds, places_of).large_among(transaction, list(users))
+
     async def _remove_all_rows(self, transaction: Transaction, holding: Sequence[Proof], rows: Rows) -> None:
-        for sentence in self.shapes.references.unlisted_cascades:
-            raise RowsHeld(sentence)
+        self.refuse_unlisted_cascades()
         users = list(rows)
         await transaction.execute(TEXT_FORM)
         if self.shapes.ordering.defers:
             await transaction.execute(DEFERRED)
         removed_at = await transaction.value(_SQL["time"])
         for shape in self.shapes.removal_order:
-            locked = await self._lock_parents(transaction, shape, users)
-            # Right before each DELETE: a lock may have been waited for since.
-            if not all(map(self._holds, holding)):
-                raise ProofExpired
-            removed = await self._remove_rows(transaction, shape, users, removed_at)
-            if locked is not None and sum(removed.values()) > locked:
-                # Nobody has looked at what refers to a row that came after the look.
-                message = f"A row came to {shape.schema}.{shape.name} meanwhile, of a user who was being removed."
-                raise RowsHeld(message)
-            for user, count in removed.items():
+            for user, count in (await self.empty(transaction, shape, holding, removed_at)).items():
                 rows[user][shape.name] = count
         if self.terms.policy is DeletionPolicy.ERASE:
             await transaction.change(_SQL["erase_archived"], self.schema, users)
         await self._require_gone(transaction, users)
 
-    def _holds(self, proof: Proof) -> bool:
-        return proof.holds(self.clock.elapsed())
+    def refuse_unlisted_cascades(self) -> None:
+        """Let nobody go while rows would go along that nobody counts.
+
+        Raises:
+            RowsHeld: they would.
+        """
+        for sentence in self.shapes.references.unlisted_cascades:
+            raise RowsHeld(sentence)
+
+    async def empty(
+        self, transaction: Transaction, shape: Shape, holding: Sequence[Proof], removed_at: datetime
+    ) -> dict[str, int]:
+        """Archive and delete all rows of the proved users in one table; returns how many of whom.
+
+        Raises:
+            ProofExpired, RowsMoved: start again, in a new transaction.
+            RowsHeld: the database keeps some row of some of them, or a DELETE would reach further than theirs.
+        """
+        users: list[str] = [*byte_order([proof.user_id for proof in holding])]
+        locked = await self._lock_parents(transaction, shape, users)
+        # Right before each DELETE: a lock may have been waited for since.
+        if not all(map(self.holds, holding)):
+            raise ProofExpired
+        removed = await self._remove_rows(transaction, shape, users, removed_at)
+        if locked is not None and sum(removed.values()) > locked:
+            # Nobody has looked at what refers to a row that came after the look.
+            message = f"A row came to {shape.schema}.{shape.name} meanwhile, of a user who was being removed."
+            raise RowsHeld(message)
+        return removed
 
     async def _lock_parents(self, transaction: Transaction, shape: Shape, users: list[str]) -> int | None:
         """Make sure that deleting these users' rows of the table takes along no other row; returns their number.

@@ -17,6 +17,7 @@ import structlog
 
 from controller.core.outcomes import Reduction, Removal
 from controller.core.targets import DeletionPolicy
+from controller.core.users import UserId
 from controller.errors import UserSyncError
 from controller.postgres import suspecting
 from controller.postgres.connections import LONG
@@ -24,7 +25,8 @@ from controller.postgres.creating import buried, insert_profiles, lock_users, on
 from controller.postgres.expiring import purge
 from controller.postgres.failures import RowsHeld
 from controller.postgres.locking import RunLock, acquire
-from controller.postgres.observing import Observation, drifted_page, observe, record_listed
+from controller.postgres.observing import PAGE, Observation, drifted_page, observe, record_listed
+from controller.postgres.purging import Purging, unfinished_page
 from controller.postgres.queries import load
 from controller.postgres.receipting import LimitReached, chain, closing, note_users
 from controller.postgres.reducing import reduce_duplicates, why_left
@@ -33,6 +35,7 @@ from controller.postgres.removing import (
     ProofExpired,
     Removing,
     RowsMoved,
+    UsersLarge,
     all_orphaned,
     by_halves,
     collect_places,
@@ -54,8 +57,8 @@ if TYPE_CHECKING:
     from controller.core.removals import RemovalTerms
     from controller.core.suspects import Suspects, Terms
     from controller.core.targets import Approval, Target
-    from controller.core.users import UserId
     from controller.postgres.connections import Connections, Transaction
+    from controller.postgres.counting import Bounds
     from controller.postgres.locking import LockTimes
     from controller.postgres.references import Reference
     from controller.postgres.removing import Rows
@@ -79,6 +82,7 @@ class PostgresRun:
     target: Target
     shapes: Shapes
     clock: Clock
+    bounds: Bounds
     recorded: int = field(default=0, init=False)
     finished: bool = field(default=False, init=False)
     places_noted_at: float | None = field(default=None, init=False)
@@ -170,6 +174,19 @@ class PostgresRun:
         async for batch in self._pages(suspecting.APPROVED):
             yield batch
 
+    async def unfinished(self) -> AsyncGenerator[Sequence[UserId], None]:
+        """Yield the users whose removal in batches has begun and not ended."""
+        after = ""
+        while page := await self._unfinished_after(after):
+            yield page
+            after = page[-1]
+
+    async def _unfinished_after(self, after: str) -> list[UserId]:
+        async def read(transaction: Transaction) -> list[UserId]:
+            return [UserId(user) for user in await unfinished_page(transaction, self.target.schema, after, PAGE)]
+
+        return await self.lock.transact(read)
+
     async def _pages(self, kind: str) -> AsyncGenerator[list[UserId], None]:
         after = ""
         while True:
@@ -225,10 +242,7 @@ class PostgresRun:
     async def _remove_batch(self, proofs: Sequence[Proof], terms: RemovalTerms) -> Removal:
         by_place = self.places_noted_at is not None
         while True:
-            removing = Removing(
-                self.target.schema, self.shapes, self.clock, terms, ORPHANED, self._requested_by(),
-                self.lock.run_id, by_place,
-            )  # fmt: skip
+            removing = self._removing(terms, by_place=by_place)
 
             async def remove(transaction: Transaction, removing: Removing = removing) -> Rows:
                 await lock_users(transaction, self.target.schema, [proof.user_id for proof in proofs])
@@ -244,10 +258,39 @@ class PostgresRun:
             except RowsMoved:
                 by_place = False
                 continue
+            except UsersLarge as large:
+                others = [proof for proof in proofs if proof.user_id not in large.users]
+                # The others first: should one of them be held, nobody has begun who would be begun again.
+                removal = await self._remove_batch(others, terms) if others else Removal()
+                for proof in proofs:
+                    if proof.user_id in large.users:
+                        removal += await self._begin(Purging(removing, proof))
+                return removal
             return Removal(len(gone), count_rows(gone), users_left=len(proofs) - len(gone))
 
-    def _requested_by(self) -> str:
-        return f"run of {self.label.resource} by {self.label.holder}"
+    async def _begin(self, purging: Purging) -> Removal:
+        try:
+            return await self.lock.transact(purging.begin, limits=LONG)
+        except ProofExpired:
+            return Removal(users_left=1)
+        except LimitReached:
+            log.warning("limit_reached", users=1, permitted=purging.removing.terms.permitted)
+            return Removal(users_left=1, limit_reached=True)
+        except RowsHeld as held:
+            log.warning("user_left", reason=str(held))
+            log.debug("user_left", user_id=purging.proof.user_id)
+            return Removal(users_left=1)
+
+    async def go_on(self, proof: Proof, terms: RemovalTerms) -> Removal:
+        """Go on with the removal in batches of a user, until he is gone or the proof has to be renewed."""
+        return await Purging(self._removing(terms), proof).go_on(self.lock.transact)
+
+    def _removing(self, terms: RemovalTerms, *, by_place: bool = False) -> Removing:
+        requested_by = f"run of {self.label.resource} by {self.label.holder}"
+        return Removing(
+            self.target.schema, self.shapes, self.clock, terms, ORPHANED, requested_by, self.lock.run_id, by_place,
+            self.bounds,
+        )  # fmt: skip
 
     async def _note_places(self, user_ids: Sequence[UserId]) -> None:
         """Scan tables without an index once for the rows of all orphans, instead of once per batch."""
@@ -312,8 +355,8 @@ class PostgresRun:
 
 
 @asynccontextmanager
-async def begin_run(
-    connections: Connections, target: Target, clock: Clock, times: LockTimes, label: RunLabel
+async def begin_run(  # noqa: PLR0913 - what a database is opened with, and the label
+    connections: Connections, target: Target, clock: Clock, label: RunLabel, *, times: LockTimes, bounds: Bounds
 ) -> AsyncGenerator[PostgresRun, None]:
     """Take the lock, open the audit row, keep the heart beating; close and give back at the end.
 
@@ -326,7 +369,7 @@ async def begin_run(
 
     shapes = await connections.transact(look)
     lock = await acquire(connections, target.schema, uuid4(), label.holder, times)
-    run = PostgresRun(lock, label, target, shapes, clock)
+    run = PostgresRun(lock, label, target, shapes, clock, bounds)
     try:
         await lock.transact(lambda transaction: _open(transaction, lock, label), limits=LONG)
         async with lock.beating(times.beat):

@@ -137,6 +137,15 @@ class Worker:
                 looked_up=claim.present_answers + 1,
                 hint="user.deleted was signed with our secret, but Clerk still knows the user; no row was touched",
             )
+        elif settled is Settled.STOPPED:
+            self._log.warning(
+                "removal_stopped",
+                claim=claim.id,
+                looked_up=claim.present_answers + 1,
+                hint="the removal of a user with very many rows had begun, but Clerk knows the user again; the rows "
+                "that are left stay. To put back what was archived, take the user out of usersync.unfinished and run "
+                "usersync restore",
+            )
         elif settled is not None:
             self._log.info("claim_settled", claim=claim.id, kind=claim.kind.value, result=settled.value)
         self._log.debug("claim_of_user", claim=claim.id, user_id=claim.user_id)

@@ -20,7 +20,7 @@ class Stopwatch:
         self._last = now
 
 
-def peak_memory() -> float:
-    """Peak resident memory of this process in MiB; not getrusage, which counts the parent's before exec."""
-    status = Path("/proc/self/status").read_text()
+def peak_memory(pid: int | None = None) -> float:
+    """Peak resident memory of a process, this one, in MiB; not getrusage, which counts the parent's before exec."""
+    status = Path(f"/proc/{pid or 'self'}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024

@@ -13,7 +13,7 @@ import yaml
 from controller.core.users import Environment
 from controller.emulator import ClerkEmulator, EmulatorSettings, Endpoint, Fault, FaultName
 from controller.postgres import migrate
-from tests.support.databases import execute, seed_users, until, users_with_rows
+from tests.support.databases import connected, execute, seed, seed_users, until, users_with_rows
 from tests.support.observing import SOMEBODY_WAITS, observing, row_held
 from tests.support.serving import (
     OWED,
@@ -189,6 +189,36 @@ async def test_two_programs_share_the_claims(clerk: ClerkEmulator, starter: Star
     settled = [record["claim"] for program in programs for record in program.said("claim_settled")]
     assert sorted(settled) == sorted(set(settled))
     assert len(settled) == 5
+
+
+async def test_killed_between_two_batches_of_a_user_with_very_many_rows_another_program_goes_on(
+    clerk: ClerkEmulator, starter: Starter, url: str
+) -> None:
+    gone_user, *others = list(clerk.users)
+    await seed(url, "tasks", [gone_user], rows=55_000)
+    first, second = starter.start(), starter.start()
+    await point_at(clerk, first)
+    await second.saying("serving")
+    async with connected(url) as application, application.transaction():
+        # a row that the application holds, so that it is known where the first one is
+        await application.execute("SELECT 1 FROM moods WHERE user_id = $1 FOR UPDATE", gone_user)
+        clerk.delete(gone_user)
+        await clerk.webhooks.settle()
+        assert [each.status for each in clerk.webhooks.deliveries] == [200]
+        await until(url, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        assert await rows_in_all(url, gone_user) == (0, 0, 0, 2)
+        first.kill()
+    assert (await count(url, "unfinished"), await count(url, "tombstones")) == (1, 1)
+    # the lease of the killed worker ends by itself after half a minute, which no test needs to sit through
+    await execute(url, "UPDATE usersync.claims SET due_at = clock_timestamp()")
+
+    async def ended() -> bool:
+        return await count(url, "unfinished") == 0
+
+    await eventually(ended)
+    assert await users_with_rows(url) == set(others)
+    assert (await count(url, "archive"), await count(url, "receipts")) == (55_007, 2)
+    assert [record["result"] for record in second.said("claim_settled")][-1] == "removed"
 
 
 async def test_it_serves_the_resources_of_a_manifest_each_by_its_path(

@@ -151,12 +151,19 @@ COMMENT ON COLUMN usersync.archive.content IS
 CREATE TABLE usersync.unfinished (
     schema_name text NOT NULL,
     user_id text COLLATE "C" NOT NULL,
+    act text NOT NULL CHECK (act IN ('archived', 'erased')),
+    reason text NOT NULL,
+    approval text,
     begun_at timestamptz NOT NULL DEFAULT usersync.clock(),
     rows jsonb NOT NULL DEFAULT '{}',
+    under_way text,
+    searched_to text,
     PRIMARY KEY (schema_name, user_id)
 );
 COMMENT ON TABLE usersync.unfinished IS
-    'Users with so many rows that they leave in batches: buried already, not yet gone, not to be restored before.';
+    'Users with so many rows that they leave in batches: buried already, not yet gone, not to be restored before. '
+    'under_way: the table that rows are taken from, empty after the last; searched_to: the place of the last row taken '
+    'from a table without an index, so that it is read once and not once per batch.';
 
 REVOKE ALL ON ALL TABLES IN SCHEMA usersync FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA usersync FROM PUBLIC;

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from controller.core.targets import Target
-from controller.postgres import Database
-from tests.support.contracts.store import LABEL, BusyContract, InboxContract, StoreContract
+from controller.postgres import Bounds, Database
+from tests.support.contracts.store import (
+    BITE,
+    BOUND,
+    LABEL,
+    BusyContract,
+    InboxContract,
+    LargeRemovalContract,
+    StoreContract,
+)
 from tests.support.databases import connected, create_tables, execute, fetch, put_clock
 from tests.support.fakes.clock import START, FakeClock
 
@@ -70,6 +78,17 @@ class TestPostgresStore(StoreContract):
 
 class TestPostgresInbox(InboxContract):
     """Held by the inherited tests."""
+
+
+class TestLargeRemovalOfPostgres(LargeRemovalContract):
+    """Held by the inherited tests."""
+
+    @pytest.fixture
+    async def premises(self, database_url: str) -> AsyncIterator[PostgresPremises]:
+        clock, bounds = FakeClock(), Bounds(BOUND, BITE, timedelta())
+        async with Database.open(database_url, Target(), clock, bounds=bounds) as database:
+            await database.inspect()
+            yield PostgresPremises(database_url, database, database, clock)
 
 
 class TestBusyPostgres(BusyContract):

@@ -40,6 +40,8 @@ HEADER = "what the set is bound to"
 A, B, C, D = (UserId(f"user_{letter}") for letter in "abcd")
 PROFILE, DATA = "user_progress", "moods"
 LEASE = timedelta(minutes=5)
+BOUND, BITE = 8, 2
+"""Rows of a user, and of one batch, from which on, and in which, he leaves in batches: of a premises."""
 
 
 class Premises(Protocol):
@@ -68,6 +70,13 @@ async def add_users(premises: Premises, *user_ids: UserId) -> None:
     """Give each user a profile and a row of data."""
     for user_id in user_ids:
         await premises.add_row(PROFILE, user_id)
+        await premises.add_row(DATA, user_id)
+
+
+async def add_large_user(premises: Premises, user_id: UserId) -> None:
+    """Give a user a profile and more rows than may leave at once."""
+    await premises.add_row(PROFILE, user_id)
+    for _ in range(BOUND):
         await premises.add_row(DATA, user_id)
 
 
@@ -432,6 +441,80 @@ class BusyContract:
         with pytest.raises(TargetBusy):
             async with premises.store.begin_run(LABEL):
                 pass
+
+
+class LargeRemovalContract:
+    """A store whose bounds are BOUND and BITE, and which removes one batch at a time."""
+
+    async def test_a_user_with_very_many_rows_is_begun_with_and_leaves_batch_by_batch(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A)
+        await add_large_user(premises, B)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, A)
+            assert await run.remove_users([proof(premises, B)], TERMS) == Removal(rows=1, users_unfinished=1)
+            assert await users(premises, PROFILE) == [A]
+            assert await walk(run.unfinished()) == [B]
+            for _ in range(BOUND // BITE):
+                assert await run.go_on(proof(premises, B), TERMS) == Removal(rows=BITE, users_unfinished=1)
+            assert await users(premises, DATA) == [A]
+            assert await run.go_on(proof(premises, B), TERMS) == Removal(users=1)
+            assert await walk(run.unfinished()) == []
+            assert await run.go_on(proof(premises, B), TERMS) == Removal()
+
+    async def test_whoever_was_begun_with_is_not_begun_with_again(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_large_user(premises, A)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, B)
+            await run.remove_users([proof(premises, A)], TERMS)
+            await run.go_on(proof(premises, A), TERMS)
+            assert await run.remove_users([proof(premises, A)], TERMS) == Removal(users_unfinished=1)
+
+    async def test_an_expired_proof_or_a_held_row_leaves_him_unfinished(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_large_user(premises, A)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, B)
+            await run.remove_users([proof(premises, A)], TERMS)
+            old = proof(premises, A)
+            await premises.let_pass(MAX_AGE + timedelta(seconds=1))
+            assert await run.go_on(old, TERMS) == Removal(users_left=1)
+            await premises.hold(A)
+            for _ in range(BOUND // BITE):
+                left = await run.go_on(proof(premises, A), TERMS)
+            assert left == Removal(users_left=1)
+            assert await walk(run.unfinished()) == [A]
+
+    async def test_he_counts_once(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, B)
+        await add_large_user(premises, A)
+        one = RemovalTerms.of(Deletion(), permitted=1)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, B)
+            assert (await run.remove_users([proof(premises, A)], one)).users_unfinished == 1
+            while (await run.go_on(proof(premises, A), one)).users_unfinished:
+                pass
+        assert (await weighed(premises, B))[0].removed == 1
+
+    async def test_an_event_goes_on_with_the_same_claim_until_he_is_gone(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_large_user(premises, A)
+        await premises.inbox.record_claim(Delivery("msg_1", "user.deleted"), A, ClaimKind.DELETION)
+        claim = await take_one(premises)
+        first = await premises.inbox.settle_by_removal(claim, proof(premises, A), DELETION)
+        assert first == Removal(rows=1 + BITE, users_unfinished=1)
+        assert await premises.inbox.is_unfinished(A)
+        await premises.inbox.go_on_later(claim)
+        again = await take_one(premises)
+        assert again == claim
+        while (await premises.inbox.settle_by_removal(again, proof(premises, A), DELETION)).users_unfinished:
+            pass
+        assert not await premises.inbox.is_unfinished(A)
+        assert await users(premises, DATA) == []
+        await premises.let_pass(SECOND_SWEEP_DELAY)
+        assert (await take_one(premises)).kind is ClaimKind.SECOND_SWEEP
 
 
 class InboxContract:

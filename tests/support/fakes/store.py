@@ -83,7 +83,8 @@ class FakeStore:
     """The tables of one target.
 
     `unremovable` users have rows that a foreign key holds; `busy`: another run has the lock; `batch`: ids per
-    batch; `errors`: by the method's name, what a method of the run raises.
+    batch; `errors`: by the method's name, what a method of the run raises; who has more than `bound` rows leaves
+    by `bite` rows at a time, and is `begun` meanwhile.
     What happened: `archived` (table, row), `tombstones`, `receipts`, `finished` outcomes, `failures` of runs.
     What waits: `suspects`, `held` sets by their digest, `held_claims` (numbers).
     """
@@ -109,6 +110,9 @@ class FakeStore:
     suspects: dict[UserId, Suspect] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
+    bound: int = 50_000
+    bite: int = 10_000
+    begun: set[UserId] = field(default_factory=set)
     _numbers: int = 0
 
     def __post_init__(self) -> None:
@@ -144,7 +148,8 @@ class FakeStore:
         going: list[UserId] = []
         left = 0
         for proof in proofs:
-            held = proof.user_id in self.unremovable or self.inspection.unlisted_cascades
+            held = proof.user_id in self.unremovable or bool(self.inspection.unlisted_cascades)
+            held = held and proof.user_id not in self.begun
             if held or proof.instance_id != self.pinned or not proof.holds(self.clock.elapsed()):
                 left += 1
             else:
@@ -152,7 +157,43 @@ class FakeStore:
         counted = self.counted(terms.window) | (set(going) & self.users())
         if terms.permitted is not None and len(counted) > terms.permitted:
             return Removal(users_left=left + len(going), limit_reached=True)
-        return Removal(len(going), sum([self._remove_one(user_id, terms) for user_id in going]), left)
+        large = [user_id for user_id in going if self._is_large(user_id, terms)]
+        whole = [user_id for user_id in going if user_id not in large]
+        rows = sum([self._remove_one(user_id, terms) for user_id in whole])
+        rows += sum([self._begin(user_id, terms) for user_id in large])
+        return Removal(len(whole), rows, left, users_unfinished=len(large))
+
+    def _is_large(self, user_id: UserId, terms: RemovalTerms) -> bool:
+        rows = sum(row.user_id == user_id for rows in self.tables.values() for row in rows)
+        return terms.policy is not DeletionPolicy.RETAIN and (user_id in self.begun or rows > self.bound)
+
+    def _begin(self, user_id: UserId, terms: RemovalTerms) -> int:
+        if user_id in self.begun:
+            return 0
+        self.begun.add(user_id)
+        self.tombstones.add(user_id)
+        self.receipts.append(Receipt(user_id, "begun", terms.permitted is not None, self.clock.now(), terms.approval))
+        return self._take_away(user_id, self.target.profile.name)
+
+    def go_on_removing(self, proof: Proof) -> Removal:
+        """Remove a bite of one table, or end the removal."""
+        user_id = proof.user_id
+        if user_id not in self.begun:
+            return Removal()
+        held = user_id in self.unremovable
+        if held or proof.instance_id != self.pinned or not proof.holds(self.clock.elapsed()):
+            return Removal(users_left=1)
+        for table in self.tables:
+            rows = self._take_away(user_id, table, self.bite)
+            if rows:
+                return Removal(rows=rows, users_unfinished=1)
+        self.begun.remove(user_id)
+        self.receipts.append(Receipt(user_id, "ended", counted=False, issued_at=self.clock.now()))
+        self._end_claims(user_id)
+        return Removal(users=1)
+
+    def _end_claims(self, user_id: UserId) -> None:
+        self.claims = {number: entry for number, entry in self.claims.items() if entry[0].user_id != user_id}
 
     def counted(self, window: timedelta) -> set[UserId]:
         """Return the users who went within the window, and count."""
@@ -167,13 +208,13 @@ class FakeStore:
             self.archived = [(table, row) for table, row in self.archived if row.user_id != user_id]
         counted = terms.permitted is not None and (retains or rows > 0)
         self.receipts.append(Receipt(user_id, terms.policy.value, counted, self.clock.now(), terms.approval))
-        self.claims = {number: entry for number, entry in self.claims.items() if entry[0].user_id != user_id}
+        self._end_claims(user_id)
         return rows
 
-    def _take_away(self, user_id: UserId, table: str) -> int:
-        going = [row for row in self.tables[table] if row.user_id == user_id]
+    def _take_away(self, user_id: UserId, table: str, most: int | None = None) -> int:
+        going = [row for row in self.tables[table] if row.user_id == user_id][:most]
         self.archived += [(table, row) for row in going]
-        self.tables[table] = [row for row in self.tables[table] if row.user_id != user_id]
+        self.tables[table] = [row for row in self.tables[table] if row not in going]
         return len(going)
 
     def insert_profile(self, user_id: UserId) -> bool:
@@ -247,13 +288,21 @@ class FakeStore:
     async def settle_by_removal(self, claim: Claim, proof: Proof, deletion: Deletion) -> Removal:
         base = len(self.users() | self.counted(deletion.limits.window))
         removal = self.remove([proof], RemovalTerms.of(deletion, allowance(deletion.limits, base)))
-        if not removal.users_left and claim.kind is not ClaimKind.SECOND_SWEEP:
+        if removal.users_unfinished:
+            removal = replace(removal, users_unfinished=0) + self.go_on_removing(proof)
+        if removal.users and claim.kind is not ClaimKind.SECOND_SWEEP:
             sweep = Claim(self.next_number(), claim.user_id, ClaimKind.SECOND_SWEEP, attempts=0, present_answers=0)
             self.claims[sweep.id] = (sweep, self.clock.now() + SECOND_SWEEP_DELAY)
         return removal
 
+    async def is_unfinished(self, user_id: UserId) -> bool:
+        return user_id in self.begun
+
+    async def go_on_later(self, claim: Claim) -> None:
+        self.claims[claim.id] = (claim, self.clock.now())
+
     async def is_swept(self, claim: Claim) -> bool:
-        if claim.user_id in self.users():
+        if claim.user_id in self.users() | self.begun:
             return False
         del self.claims[claim.id]
         return True
@@ -415,6 +464,15 @@ class FakeRun:
     async def remove_users(self, proofs: Sequence[Proof], terms: RemovalTerms) -> Removal:
         self._may_raise("remove_users")
         return self.store.remove(proofs, terms)
+
+    async def unfinished(self) -> AsyncGenerator[Sequence[UserId], None]:
+        for batch in self._batches(self.store.begun):
+            yield batch
+
+    async def go_on(self, proof: Proof, terms: RemovalTerms) -> Removal:
+        del terms
+        self._may_raise("go_on")
+        return self.store.go_on_removing(proof)
 
     async def reduce_duplicates(self, user_ids: Sequence[UserId]) -> Reduction:
         self._may_raise("reduce_duplicates")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.contracts.store import BusyContract, InboxContract, StoreContract
+from tests.support.contracts.store import BITE, BOUND, BusyContract, InboxContract, LargeRemovalContract, StoreContract
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.store import SOME_TIME, FakeStore
 
@@ -56,6 +56,16 @@ class TestFakeStore(StoreContract):
 
 class TestFakeInbox(InboxContract):
     """Held by the inherited tests."""
+
+
+class TestLargeRemovalOfTheFake(LargeRemovalContract):
+    """Held by the inherited tests."""
+
+    @pytest.fixture
+    def premises(self) -> FakePremises:
+        premises = FakePremises()
+        premises.store.bound, premises.store.bite = BOUND, BITE
+        return premises
 
 
 class TestBusyFakeStore(BusyContract):

@@ -1,0 +1,196 @@
+"""``python -m tests.bench.large [--rows N]``: one user with N rows, removed by a run, and by two webhook services.
+
+Each on a fresh database, with and without an index on user_id, among the rows of a thousand others. A transaction
+counts from its beginning to its end while it holds the lock of a user.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from controller.cli.demo.local_postgres import LocalPostgres
+from controller.core.users import Environment
+from controller.emulator import ClerkEmulator, EmulatorSettings
+from controller.postgres import migrate
+from tests.bench.measuring import peak_memory
+from tests.support.databases import TABLES, create_tables
+from tests.support.serving import environment_of, send_to, start
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+COLUMNS = ("answer", "seconds", "longest", "idle_mib", "peak_mib")
+OTHERS = 1000
+ROWS_OF_OTHERS = 100
+"""Of each of them, in each table but the profile's."""
+SHARES = {"tasks": 0.5, "daily_checkins": 0.3, "moods": 0.2}
+LONGEST = """
+    SELECT extract(epoch FROM max(clock_timestamp() - a.xact_start))::float8 FROM pg_stat_activity AS a
+    WHERE EXISTS (
+        SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+    ) AND a.datname = current_database()
+"""
+
+
+@dataclass
+class Watch:
+    """The longest transaction seen so far, in seconds."""
+
+    longest: float = 0.0
+
+
+async def build(database_url: str, large: str, others: list[str], rows: int, *, index: bool) -> None:
+    """Fill a database; rows of the large user lie among those of the others."""
+    await create_tables(database_url)
+    await migrate(database_url)
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute("CREATE TABLE others (user_id text)")
+        await connection.copy_records_to_table("others", records=[(user_id,) for user_id in others])
+        await connection.execute(
+            f"INSERT INTO user_progress (user_id) SELECT user_id FROM others UNION SELECT '{large}'"
+        )
+        for table, share in SHARES.items():
+            await connection.execute(f"""
+                INSERT INTO {table} (user_id)
+                SELECT user_id FROM (
+                    SELECT user_id FROM others, generate_series(1, {ROWS_OF_OTHERS})
+                    UNION ALL SELECT '{large}' FROM generate_series(1, {int(rows * share)})
+                ) AS owners ORDER BY random()
+            """)
+        if index:
+            for table in TABLES:
+                await connection.execute(f"CREATE INDEX ON {table} (user_id)")
+        await connection.execute("DROP TABLE others")
+        await connection.execute("VACUUM ANALYZE")
+        await connection.execute("CHECKPOINT")
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def watching(database_url: str) -> AsyncIterator[Watch]:
+    """Look at the transactions a hundred times a second."""
+    watch = Watch()
+
+    async def look() -> None:
+        connection = await asyncpg.connect(database_url)
+        try:
+            while True:
+                watch.longest = max(watch.longest, await connection.fetchval(LONGEST) or 0.0)
+                await asyncio.sleep(0.01)
+        finally:
+            connection.terminate()
+
+    looking = asyncio.create_task(look())
+    try:
+        yield watch
+    finally:
+        looking.cancel()
+        await asyncio.wait({looking})
+
+
+async def by_run(clerk: ClerkEmulator, database_url: str, large: str) -> dict[str, float]:
+    """A full sync in a process of its own."""
+    clerk.delete(large, webhook=False)
+    command = [sys.executable, "-m", "tests.bench.ours", clerk.url, clerk.secret_key, database_url]
+    async with watching(database_url) as watch:
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        output, _ = await process.communicate()
+    figures: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return {"seconds": figures["apply"], "longest": watch.longest, "peak_mib": figures["peak_mib"]}
+
+
+async def by_services(clerk: ClerkEmulator, database_url: str, large: str) -> dict[str, float]:
+    """Two programs on one database; the event goes to one of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        programs = [
+            start(Path(folder), environment=environment_of(clerk, database_url), name=name) for name in ("one", "two")
+        ]
+        try:
+            for program in programs:
+                await program.saying("serving")
+            idle = max(peak_memory(program.process.pid) for program in programs)
+            send_to(clerk, await programs[0].url(), "/api/webhooks/clerk")
+            async with watching(database_url) as watch:
+                began = time.perf_counter()
+                clerk.delete(large)
+                await clerk.webhooks.settle()
+                answered = time.perf_counter() - began
+                await until_settled(database_url)
+                seconds = time.perf_counter() - began
+            peak = max(peak_memory(program.process.pid) for program in programs)
+        finally:
+            for program in programs:
+                program.end()
+    return {"answer": answered, "seconds": seconds, "longest": watch.longest, "idle_mib": idle, "peak_mib": peak}
+
+
+async def until_settled(database_url: str) -> None:
+    """Wait until the last receipt is there."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        ended = "SELECT count(*) FROM usersync.receipts WHERE act = 'archived'"
+        while not await connection.fetchval(ended):  # noqa: ASYNC110 - the server has no event to wait for
+            await asyncio.sleep(0.05)
+    finally:
+        await connection.close()
+
+
+async def check(database_url: str, large: str, rows: int) -> None:
+    """Refuse figures of a removal that did not do its work."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        archived = await connection.fetchval("SELECT count(*) FROM usersync.archive WHERE user_id = $1", large)
+        left = [
+            await connection.fetchval(f"SELECT count(*) FROM {table} WHERE user_id = $1", large) for table in TABLES
+        ]
+        kept = await connection.fetchval("SELECT count(*) FROM tasks")
+    finally:
+        await connection.close()
+    if (archived, sum(left), kept) != (rows + 1, 0, OTHERS * ROWS_OF_OTHERS):
+        sys.exit(f"The removal is wrong: {archived} of {rows + 1} rows archived, {sum(left)} left, {kept} of others.")
+
+
+async def measure(server: LocalPostgres, rows: int) -> None:
+    """Print the table as the figures come."""
+    for index in (True, False):
+        template = f"large_{index}".lower()
+        settings = EmulatorSettings(environment=Environment.PRODUCTION, rate_limit=None)
+        async with ClerkEmulator(settings, users=OTHERS + 2) as clerk:
+            first, second, *others = list(clerk.users)
+            for name, large, way in (("by a run", first, by_run), ("by two services", second, by_services)):
+                database_url = server.create_database(template)
+                await build(database_url, large, others, rows, index=index)
+                figures = await way(clerk, database_url, large)
+                await check(database_url, large, rows)
+                server.drop_database(template)
+                title = f"{name}, {'index' if index else 'no index'}"
+                cells = (f"{figures[column]:10.1f}" if column in figures else f"{'':10}" for column in COLUMNS)
+                print(f"{title:28}" + "".join(cells), flush=True)
+
+
+def main() -> None:
+    """Measure both ways, with and without an index."""
+    parser = argparse.ArgumentParser(prog="make bench LARGE=1")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    rows = parser.parse_args().rows
+    print(f"one user with {rows:,} rows beside {OTHERS:,} others, archived and removed; seconds", flush=True)
+    print(f"{'':28}" + "".join(f"{column:>10}" for column in COLUMNS), flush=True)
+    with LocalPostgres() as server:
+        asyncio.run(measure(server, rows))
+
+
+if __name__ == "__main__":
+    main()
