@@ -106,11 +106,12 @@ def _beyond(suspects: Suspects, base: int, permitted: int, limits: Limits) -> He
         suspects.due,
         base,
         f"{suspects.due} of {base} users with rows are to be removed, more than the {permitted} who may go within "
-        f"{_hours(limits.window)} (limits: {limits.users} users, {limits.percent} percent);{before} none of them is "
+        f"{in_hours(limits.window)} (limits: {limits.users} users, {limits.percent} percent);{before} none of them is "
         "deleted.",
     )
 
 
-def _hours(window: timedelta) -> str:
+def in_hours(window: timedelta) -> str:
+    """Write a duration for people: `24 h`."""
     hours = window.total_seconds() / 3600
     return f"{hours:g} h"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+from controller.core.planning import in_hours
 from controller.core.proofs import Proof, prove_absence
 from controller.core.users import Presence
 from controller.errors import ClerkAnswerOdd, ClerkRefused, ClerkUnavailable, RequestRefused, WrongInstance
@@ -140,7 +141,7 @@ async def erase(user_id: UserId, requested_by: str, directory: Directory, archiv
 def _warned(restored: Restored, why: str, grace_period: timedelta) -> Restored:
     warning = (
         f"{why}: the next runs find him orphaned again if Clerk does not list him, and after the grace period "
-        f"({grace_period}) remove what was put back."
+        f"({in_hours(grace_period)}) remove what was put back."
     )
     return replace(restored, warnings=(*restored.warnings, warning))
 

@@ -49,7 +49,7 @@ async def erase(transaction: Transaction, target: Target, clock: Clock, proof: P
     archived = await transaction.value(_SQL["count_archived"], schema, user_id)
     shapes = await describe(transaction, target)
     # All in one transaction, however many rows: there is nobody who would go on with the rest.
-    bounds = Bounds(rows=sys.maxsize)
+    bounds = Bounds(rows=sys.maxsize // 2)
     removing = Removing(schema, shapes, clock, own_request(), REQUESTED, requested_by, bounds=bounds)
     try:
         async with transaction.savepoint():

@@ -50,3 +50,14 @@ def test_every_make_target_that_the_readme_names_exists() -> None:
     named = set(re.findall(r"^    (?:[A-Z]+=\S+ )?make ([a-z0-9-]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert named
     assert named <= targets
+
+
+def test_every_test_that_the_page_on_deletion_names_exists() -> None:
+    named = set(re.findall(r"`(test_[a-z0-9_]+)`", (ROOT / "docs/deletion.md").read_text()))
+    written = {
+        name
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r"^ *(?:async )?def (test_[a-z0-9_]+)", path.read_text(), re.MULTILINE)
+    }
+    assert named
+    assert named - written == set()
