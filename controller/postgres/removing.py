@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from controller.core.targets import DeletionPolicy
 from controller.postgres.counting import Bounds, Counting
-from controller.postgres.creating import byte_order
+from controller.postgres.creating import buried, byte_order
 from controller.postgres.failures import RowsHeld
 from controller.postgres.queries import load, quoted
 from controller.postgres.receipting import Occasion, issue
@@ -116,11 +116,18 @@ class Removing:
             large = await self.large_among(transaction, users)
             if large:
                 raise UsersLarge(large)
+        # Whose rows stay, and who was buried before, is as he was: no second receipt, and nothing of the limits.
+        retained = (
+            await buried(transaction, self.schema, [proof.user_id for proof in holding])
+            if self.terms.policy is DeletionPolicy.RETAIN
+            else set()
+        )
         await transaction.change(_SQL["bury"], self.schema, users, self.reason)
         if self.terms.policy is not DeletionPolicy.RETAIN:
             await self._remove_all_rows(transaction, holding, rows)
         occasion = Occasion(ACTS[self.terms.policy], self.reason, self.requested_by, self.run_id)
-        await issue(transaction, self.schema, rows, occasion, self.terms)
+        changed = {user: tables for user, tables in rows.items() if user not in retained}
+        await issue(transaction, self.schema, changed, occasion, self.terms)
         await transaction.change(_INBOX["end_claims_of"], self.schema, users)
         return rows
 

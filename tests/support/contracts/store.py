@@ -376,6 +376,18 @@ class StoreContract:
         late = Delivery("msg_0", "user.created")
         assert await premises.inbox.create_profile(late, A) is Absorbed.TOMBSTONED
 
+    async def test_a_user_retained_once_uses_nothing_up_the_second_time(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        retain = Deletion(DeletionPolicy.RETAIN)
+        one, none = RemovalTerms.of(retain, permitted=1), RemovalTerms.of(retain, permitted=0)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, B)
+            assert await run.remove_users([proof(premises, A)], one) == Removal(users=1)
+            await premises.let_pass(Limits().window)
+            assert await run.remove_users([proof(premises, A)], none) == Removal(users=1)
+            assert (await run.remove_users([proof(premises, B)], none)).limit_reached
+
     async def test_a_removed_user_is_gone_from_all_tables_and_gets_no_profile_again(self, premises: Premises) -> None:
         await premises.store.pin_instance(INSTANCE)
         await add_users(premises, A, B)

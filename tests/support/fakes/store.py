@@ -154,7 +154,8 @@ class FakeStore:
                 left += 1
             else:
                 going.append(proof.user_id)
-        counted = self.counted(terms.window) | (set(going) & self.users())
+        retained = self.tombstones if terms.policy is DeletionPolicy.RETAIN else set()
+        counted = self.counted(terms.window) | (set(going) & self.users() - retained)
         if terms.permitted is not None and len(counted) > terms.permitted:
             return Removal(users_left=left + len(going), limit_reached=True)
         large = [user_id for user_id in going if self._is_large(user_id, terms)]
@@ -201,8 +202,11 @@ class FakeStore:
         return {receipt.user_id for receipt in self.receipts if receipt.counted and receipt.issued_at > since}
 
     def _remove_one(self, user_id: UserId, terms: RemovalTerms) -> int:
-        self.tombstones.add(user_id)
         retains = terms.policy is DeletionPolicy.RETAIN
+        if retains and user_id in self.tombstones:
+            self._end_claims(user_id)
+            return 0
+        self.tombstones.add(user_id)
         rows = 0 if retains else sum(self._take_away(user_id, name) for name in self.tables)
         if terms.policy is DeletionPolicy.ERASE:
             self.archived = [(table, row) for table, row in self.archived if row.user_id != user_id]
