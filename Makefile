@@ -1,6 +1,6 @@
 # `make help` lists the targets. Everything is installed into .venv from the lock files.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cluster test check fmt unit integration e2e bench docs image lock clean
+.PHONY: help setup demo demo-cluster test check fmt unit integration simulate e2e bench docs image lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -35,6 +35,9 @@ unit: setup ## the unit tests alone
 
 integration: setup ## on a real PostgreSQL and the emulator over HTTP
 	@$(BIN)/pytest tests/integration
+
+simulate: setup ## N random histories of the whole world (N=10000, SEED=... plays the same ones again)
+	@$(BIN)/python -m tests.simulation -n $(or $(N),1000) $(if $(SEED),--seed $(SEED))
 
 e2e: setup ## on a real Kubernetes API server, with real kubectl
 	@$(BIN)/python -m tests.support.controlplane build

@@ -84,7 +84,7 @@ async def test_a_forced_user_is_put_back_and_the_grace_period_is_told(
     assert archive.restored == [USER]
     (warning,) = restored.warnings
     assert "orphaned again" in warning
-    assert "1 day" in warning
+    assert "24 h" in warning
 
 
 @pytest.mark.parametrize("method", ["instance", "look_up"])

@@ -1,0 +1,490 @@
+"""The promises of usersync, each checked against what was seen of a history.
+
+A model of its own: it counts, ages and matches by the simulation's records and repeats no query of the product. Each
+function is one promise and yields a sentence for each time it was broken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from controller.core.planning import allowance
+from controller.core.targets import Action, DeletionPolicy, Limits, expand
+from controller.core.users import UserId, parse_user_id
+from tests.simulation.clerk import INSTANCE
+from tests.simulation.histories import CONTROLLERS, REPLICAS
+from tests.simulation.loop import START
+from tests.support.databases import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.simulation.evidence import Entry, Evidence
+    from tests.simulation.world import World
+
+PROOF_SECONDS = 300.0
+SENT_SECONDS = 70.0
+"""How long a DELETE may be on its way: an idle transaction is ended after 60 s, a wait for a lock after 5 s."""
+CREATED_MEANWHILE = 600.0
+APPROVED_DAYS = 7
+TERMS = frozenset({"created", "claimed", "recorded", "present", "tombstoned"})
+"""What an event comes to that has had its effect; it may do so once."""
+
+
+class Broken(AssertionError):
+    """A promise was broken."""
+
+
+@dataclass
+class Removed:
+    """One user removed by one transaction, from the log."""
+
+    user_id: str
+    actor: str
+    xid: int
+    entries: list[Entry]
+    approval: str | None
+
+    @property
+    def by_run(self) -> bool:
+        return actor_name(self.actor) in CONTROLLERS
+
+
+@dataclass
+class Story:
+    """The log, sorted: who was removed when, what each run saw, and which sets were held back."""
+
+    world: World
+    evidence: Evidence
+    removed: list[Removed] = field(default_factory=list)
+    duplicates: list[Entry] = field(default_factory=list)
+    user_of_hash: dict[str, str] = field(default_factory=dict)
+    archive: dict[str, Any] = field(default_factory=dict)
+    live: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+
+    def entries(self, what: str) -> list[Entry]:
+        return [entry for entry in self.evidence.log if entry.what == what]
+
+    def buried_before(self, entry: Entry, user_id: str | None) -> bool:
+        return any(
+            other.id < entry.id
+            and other.xid != entry.xid
+            and self.user_of_hash.get(other.content["user_hash"]) == user_id
+            for other in self.entries("tombstones")
+        )
+
+
+def actor_name(actor: str) -> str:
+    """The process of an actor: `h1/a#7` is `a`, `h1/w1#9:msg_3` is `w1`."""
+    return actor.partition("/")[2].partition("#")[0]
+
+
+async def read(world: World) -> Story:
+    """Gather everything about a history that has ended."""
+    schema, evidence = world.schema, world.evidence
+    real = await world.real.get()
+    world.turns.outside += 1
+    try:
+        await evidence.read_log(real)
+        story = Story(world, evidence)
+        for row in await real.fetch("SELECT * FROM usersync.archive WHERE schema_name = $1", schema):
+            content = json.loads(row["content"])
+            story.archive[content["id"]] = (row["table_name"], row["user_id"], content)
+        for table in TABLES:
+            for row in await real.fetch(f"SELECT id::text, user_id FROM {schema}.{table}"):
+                story.live[row["id"]] = (table, row["user_id"])
+        salt = await real.fetchval("SELECT salt FROM usersync.target WHERE schema_name = $1", schema)
+    finally:
+        world.turns.outside -= 1
+        world.real.free.append(real)
+    for user in world.everybody:
+        digest = hashlib.sha256(salt + (INSTANCE.id + user).encode()).hexdigest()
+        story.user_of_hash["\\x" + digest] = user
+    _sort(story)
+    return story
+
+
+def _sort(story: Story) -> None:
+    """Tell removals of users from surplus profiles: a removal has a receipt in its transaction."""
+    approvals = {
+        (entry.xid, story.user_of_hash.get(entry.content["user_hash"])): entry.content["approval"]
+        for entry in story.entries("receipts")
+    }
+    groups: dict[tuple[int, str | None], list[Entry]] = defaultdict(list)
+    for entry in story.entries("delete"):
+        groups[entry.xid, entry.user_id].append(entry)
+    for (xid, user_id), entries in groups.items():
+        if (xid, user_id) in approvals:
+            story.removed.append(Removed(str(user_id), entries[0].actor, xid, entries, approvals[xid, user_id]))
+        else:
+            story.duplicates += entries
+
+
+def count_evidence(story: Story) -> Counter[str]:
+    """Count what a history reached."""
+    events = [removed for removed in story.removed if not removed.by_run]
+    return Counter(
+        {
+            "users removed by events": len(events),
+            "users removed by events, again": sum(
+                story.buried_before(removed.entries[0], removed.user_id) for removed in events
+            ),
+            "users removed by approval": sum(removed.approval is not None for removed in story.removed),
+            "surplus profiles removed": len(story.duplicates),
+            "look-ups": len(story.evidence.look_ups),
+        }
+    )
+
+
+def check(story: Story) -> None:
+    """Check every promise.
+
+    Raises:
+        Broken: with all sentences.
+    """
+    broken = [f"{promise.__name__}: {sentence}" for promise in PROMISES for sentence in promise(story)]
+    if broken:
+        raise Broken("\n".join(broken))
+
+
+def nothing_unforeseen(story: Story) -> Iterator[str]:
+    for fault in story.evidence.faults:
+        yield f"an error that nobody expected: {fault!r}"
+
+
+def no_living_user_loses_rows(story: Story) -> Iterator[str]:
+    for removed in story.removed:
+        died_at = story.world.clerk.gone_at.get(UserId(removed.user_id))
+        if died_at is None or removed.entries[0].true_at < died_at:
+            yield f"{removed.user_id} lives, and {removed.actor} removed his rows"
+
+
+def removed_on_a_fresh_proof(story: Story) -> Iterator[str]:
+    for removed in story.removed:
+        proved = [
+            look_up.asked_at
+            for look_up in story.evidence.look_ups
+            if look_up.absent and look_up.user_id == removed.user_id and look_up.actor == removed.actor
+        ]
+        for entry in removed.entries:
+            sent = [
+                each.at
+                for each in story.evidence.sent
+                if each.actor == removed.actor and removed.user_id in each.users and each.at <= entry.true_at
+            ]
+            if not sent:
+                yield f"nobody knows who deleted {entry}"
+            elif not any(0 <= max(sent) - asked_at <= PROOF_SECONDS for asked_at in proved):
+                yield f"{removed.actor} deleted rows of {removed.user_id} without a proof of the last 5 minutes"
+            elif not any(entry.true_at - asked_at <= PROOF_SECONDS + SENT_SECONDS for asked_at in proved):
+                yield f"{removed.actor} deleted rows of {removed.user_id} long after the proof"
+
+
+@dataclass
+class _Absence:
+    since: float
+    last: float
+
+
+def runs_honour_grace_and_listing(story: Story) -> Iterator[str]:
+    """Absent from consecutive complete listings for the grace period; or buried, or announced."""
+    absent: dict[str, _Absence] = {}
+    began: dict[str, float] = {}
+    age: dict[tuple[str, str], float] = {}
+    removed = {(each.xid, each.user_id): each for each in story.removed}
+    seen: set[tuple[int, str | None]] = set()
+    for entry in story.evidence.log:
+        key = (entry.xid, entry.user_id)
+        if entry.what == "runs":
+            began[entry.actor] = entry.at
+        elif entry.what == "weighed":
+            _weigh(story, entry.actor, began[entry.actor], absent, age)
+        elif entry.what == "delete" and key in removed and key not in seen and removed[key].by_run:
+            seen.add(key)
+            yield from _check_removal(story, entry, age)
+
+
+def _weigh(
+    story: Story, actor: str, began: float, absent: dict[str, _Absence], age: dict[tuple[str, str], float]
+) -> None:
+    listing = story.evidence.listings[actor]
+    gap = story.evidence.specs[actor].longest_gap.total_seconds()
+    for user in story.world.everybody:
+        if user in listing.users | listing.found:
+            absent.pop(user, None)
+            continue
+        before = absent.get(user)
+        goes_on = before is not None and 0 <= began - before.last <= gap
+        since = before.since if before is not None and goes_on else began
+        absent[user] = _Absence(since, began)
+        age[actor, user] = began - since
+
+
+def _check_removal(story: Story, entry: Entry, age: dict[tuple[str, str], float]) -> Iterator[str]:
+    user, actor, evidence = UserId(str(entry.user_id)), entry.actor, story.evidence
+    listing, spec = evidence.listings[actor], evidence.specs[actor]
+    if not listing.users:
+        yield f"{actor} removed {user} on an empty listing"
+    if user in listing.users:
+        yield f"{actor} removed {user}, whom it had listed"
+    if Action.CLEANUP not in expand(spec.actions):
+        yield f"{actor} removed {user} without being asked to clean up"
+    # Announced, and proved at the time: only the limits kept him waiting.
+    announced = (user, "user.deleted") in evidence.told and any(
+        look_up.absent and look_up.user_id == user and actor_name(look_up.actor) in REPLICAS
+        for look_up in evidence.look_ups
+        if look_up.asked_at <= entry.true_at
+    )
+    exempt = story.buried_before(entry, user) or announced
+    if not exempt and age.get((actor, user), -1) < spec.deletion.grace_period.total_seconds():
+        yield f"{actor} removed {user}, absent for {age.get((actor, user))} s only"
+
+
+def partial_listings_delete_nothing(story: Story) -> Iterator[str]:
+    for removed in story.removed:
+        if not removed.by_run:
+            continue
+        listing = story.evidence.listings[removed.actor]
+        for user, created_at in story.world.clerk.users.items():
+            is_old = created_at.timestamp() < START.timestamp() + listing.began_at - CREATED_MEANWHILE - 90000
+            if is_old and user not in listing.users and user in listing.found:
+                yield f"{removed.actor} removed {removed.user_id}, though its listing had hidden {user}"
+
+
+def events_remove_only_announced(story: Story) -> Iterator[str]:
+    for removed in story.removed:
+        if removed.by_run:
+            continue
+        told = [at for (user, _), at in story.evidence.told.items() if user == removed.user_id]
+        known = any(at <= removed.entries[0].true_at for at in told)
+        if not known and not story.buried_before(removed.entries[0], removed.user_id):
+            yield f"{removed.actor} removed {removed.user_id}, of whom no message ever told"
+
+
+def limits_hold(story: Story) -> Iterator[str]:
+    """By distinct users in any window; approved are those of a set that was permitted in time."""
+    limits = Limits(users=story.world.history.beginning.limit_users, percent=10)
+    base = len({user for _, user in story.world.written.values() if parse_user_id(user) is not None})
+    permitted = allowance(limits, max(base, len(story.world.everybody)))
+    window = limits.window.total_seconds()
+    unapproved: list[tuple[float, str]] = []
+    for removed in sorted(story.removed, key=lambda each: each.entries[-1].id):
+        if removed.approval is not None:
+            continue
+        at = removed.entries[-1].at
+        unapproved.append((at, removed.user_id))
+        users = {user for when, user in unapproved if when > at - window}
+        if len(users) > permitted:
+            yield f"{removed.actor} removed {removed.user_id}, the {len(users)}th within the window of {permitted}"
+
+
+def approvals_permit_their_set_alone(story: Story) -> Iterator[str]:
+    holds = story.entries("approvals")
+    for entry in holds:
+        content = entry.content
+        lines = [content["header"], *sorted(content["set"] or [])]
+        if hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest() != content["digest"]:
+            yield f"the digest of {entry.actor} is not of the set that it held back"
+    for removed in story.removed:
+        if removed.approval is not None:
+            yield from _check_approved(story, removed, holds)
+
+
+def _check_approved(story: Story, removed: Removed, holds: list[Entry]) -> Iterator[str]:
+    entry, spec = removed.entries[0], story.evidence.specs[removed.actor]
+    held = [each for each in holds if each.content["digest"] == removed.approval and each.id < entry.id]
+    if spec.approval is None or spec.approval.digest != removed.approval:
+        yield f"{removed.actor} removed {removed.user_id} by an approval that it was not given"
+    if not any(removed.user_id in (each.content["set"] or []) for each in held):
+        yield f"{removed.actor} removed {removed.user_id}, who is not of the approved set"
+    began = next((e.at for e in story.entries("runs") if e.actor == removed.actor), entry.at)
+    if held and began - max(each.at for each in held) > APPROVED_DAYS * 86400 + 1:
+        yield f"{removed.actor} used an approval of a set held back too long ago"
+    if held and json.loads(held[-1].content["header"])[3] != spec.deletion.policy.value:
+        yield f"{removed.actor} used an approval of another policy"
+    used_at = story.evidence.used_up.get(str(removed.approval))
+    if used_at is not None and entry.true_at > used_at:
+        yield f"{removed.actor} used an approval a second time"
+
+
+def deleted_stays_deleted(story: Story) -> Iterator[str]:
+    for entry in story.entries("insert"):
+        if entry.actor and story.buried_before(entry, entry.user_id):
+            yield f"{entry.actor} created a profile of {entry.user_id}, who was buried before"
+
+
+def messages_have_one_effect(story: Story) -> Iterator[str]:
+    for message, results in story.evidence.absorbed.items():
+        if sum(result in TERMS for result in results) > 1:
+            yield f"{message} had its effect more than once: {results}"
+    counts = Counter(entry.actor.rpartition(":")[2] for entry in story.entries("insert") if ":msg" in entry.actor)
+    for message, inserts in counts.items():
+        if inserts > 1:
+            yield f"{message} created {inserts} profiles"
+
+
+def profiles_are_created_once(story: Story) -> Iterator[str]:
+    """None by us where one stands, whoever wrote it before our statement."""
+    profiles: dict[str, set[str]] = defaultdict(set)
+    for entry in story.evidence.log:
+        if entry.table != TABLES[0] or entry.user_id is None:
+            continue
+        rows = profiles[entry.user_id]
+        if entry.what == "insert":
+            if entry.actor and rows:
+                yield f"{entry.actor} created a second profile of {entry.user_id}"
+            rows.add(entry.row_id)
+        else:
+            rows.discard(entry.row_id)
+
+
+def duplicates_leave_the_oldest(story: Story) -> Iterator[str]:
+    rows: dict[str, dict[str, Any]] = defaultdict(dict)
+    surplus = {entry.id for entry in story.duplicates}
+    for entry in story.evidence.log:
+        if entry.table != TABLES[0] or entry.user_id is None:
+            continue
+        if entry.what == "insert":
+            rows[entry.user_id][entry.row_id] = entry.content["created_at"]
+        elif entry.what == "delete":
+            rows[entry.user_id].pop(entry.row_id, None)
+            if entry.id in surplus and not rows[entry.user_id]:
+                yield f"{entry.actor} removed the last profile of {entry.user_id} as a duplicate"
+    for entry in story.duplicates:
+        if entry.table != TABLES[0]:
+            yield f"{entry.actor} deleted a row of {entry.table} of {entry.user_id} without a receipt"
+
+
+def one_run_at_a_time(story: Story) -> Iterator[str]:
+    """Who was taken over writes no more, neither rows of users nor what a run keeps for itself."""
+    taken_over: set[str] = set()
+    at_work = ""
+    for entry in story.evidence.log:
+        if entry.what == "runs":
+            taken_over.add(at_work)
+            at_work = entry.actor
+        elif entry.actor and entry.actor in taken_over:
+            yield f"{entry.actor} wrote to {entry.table} after {at_work} had taken over"
+
+
+def only_what_was_asked(story: Story) -> Iterator[str]:
+    for entry in story.evidence.log:
+        if entry.what not in {"insert", "delete"} or not entry.actor:
+            continue
+        spec = story.evidence.specs[entry.actor]
+        if spec.dry_run or spec.suspend:
+            yield f"{entry.actor} wrote, though suspended or in a dry run"
+        if entry.what == "delete" and parse_user_id(entry.user_id) is None:
+            yield f"{entry.actor} deleted a foreign row: {entry.user_id}"
+    for removed in story.removed:
+        if story.evidence.specs[removed.actor].deletion.policy is DeletionPolicy.RETAIN:
+            yield f"{removed.actor} deleted rows of {removed.user_id}, which are to be retained"
+
+
+def nobody_sees_half_a_user(story: Story) -> Iterator[str]:
+    entries = {entry.id: entry for entry in story.entries("delete")}
+    inserted = {entry.row_id: entry for entry in story.entries("insert")}
+    removed = {(each.xid, each.user_id): each for each in story.removed}
+    for snapshot in story.evidence.snapshots:
+        gone = {
+            key: removed[key]
+            for key in ((entries[n].xid, entries[n].user_id) for n in snapshot.deleted if n in entries)
+            if key in removed
+        }
+        for removal in gone.values():
+            first = removal.entries[0].id
+            for _, row_id in snapshot.rows:
+                row = inserted[row_id]
+                if row.user_id == removal.user_id and row.id < first:
+                    yield f"a snapshot shows half of {removal.user_id}"
+
+
+def nothing_is_lost(story: Story) -> Iterator[str]:
+    erased = {
+        entry.row_id
+        for each in story.removed
+        if story.evidence.specs[each.actor].deletion.policy is DeletionPolicy.ERASE
+        for entry in each.entries
+    }
+    wiped = {
+        each.user_id
+        for each in story.removed
+        if story.evidence.specs[each.actor].deletion.policy is DeletionPolicy.ERASE
+    }
+    wiped |= {
+        str(story.user_of_hash.get(entry.content["user_hash"]))
+        for entry in story.entries("receipts")
+        if entry.content["act"] == "erased"
+    }
+    for entry in story.entries("insert"):
+        if entry.row_id in story.live:
+            if entry.row_id in story.archive:
+                yield f"row {entry.row_id} is both live and archived"
+        elif entry.row_id in story.archive:
+            table, user_id, content = story.archive[entry.row_id]
+            if (table, user_id, content["note"]) != (entry.table, entry.user_id, entry.content["note"]):
+                yield f"row {entry.row_id} was archived as something else"
+        elif entry.row_id not in erased and entry.user_id not in wiped:
+            yield f"row {entry.row_id} of {entry.user_id} in {entry.table} is lost"
+
+
+def each_removal_has_its_receipt(story: Story) -> Iterator[str]:
+    for entry in story.entries("receipts"):
+        user = story.user_of_hash.get(entry.content["user_hash"])
+        rows = Counter(
+            each.table for removed in story.removed if (removed.xid, removed.user_id) == (entry.xid, user)
+            for each in removed.entries
+        )  # fmt: skip
+        if dict(rows) != {table: count for table, count in entry.content["rows"].items() if count}:
+            yield f"the receipt of {user} says {entry.content['rows']}, and {dict(rows)} went"
+        if rows and entry.content["counted"] != (entry.content["approval"] is None):
+            yield f"the receipt of {user} is counted wrongly"
+
+
+def the_world_converges(story: Story) -> Iterator[str]:
+    world = story.world
+    if not world.at_rest:
+        yield f"the world does not come to rest: {world.last_outcome}"
+        return
+    last = world.spec().deletion.policy
+    per_user: dict[str, Counter[str]] = defaultdict(Counter)
+    for table, user_id in story.live.values():
+        if user_id is not None:
+            per_user[user_id][table] += 1
+    for user in world.everybody:
+        rows = per_user[user]
+        if user in world.clerk.users and rows[TABLES[0]] != 1:
+            yield f"{user} lives and has {rows[TABLES[0]]} profiles"
+        if user not in world.clerk.users and rows and last is not DeletionPolicy.RETAIN:
+            yield f"{user} is gone and has rows: {dict(rows)}"
+    for row_id, (table, user_id) in world.written.items():
+        lives = user_id is None or user_id in world.clerk.users or parse_user_id(user_id) is None
+        surplus = table == TABLES[0] and row_id in story.archive
+        if lives and row_id not in story.live and not surplus:
+            yield f"a row of {user_id} in {table} that the application wrote is gone"
+
+
+PROMISES = (
+    nothing_unforeseen,
+    no_living_user_loses_rows,
+    removed_on_a_fresh_proof,
+    runs_honour_grace_and_listing,
+    partial_listings_delete_nothing,
+    events_remove_only_announced,
+    limits_hold,
+    approvals_permit_their_set_alone,
+    deleted_stays_deleted,
+    messages_have_one_effect,
+    profiles_are_created_once,
+    duplicates_leave_the_oldest,
+    one_run_at_a_time,
+    only_what_was_asked,
+    nobody_sees_half_a_user,
+    nothing_is_lost,
+    each_removal_has_its_receipt,
+    the_world_converges,
+)

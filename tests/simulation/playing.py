@@ -1,0 +1,79 @@
+"""Plays histories one after the other on one server, and checks each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from controller.cli.demo.local_postgres import LocalPostgres
+from tests.simulation.invariants import check, count_evidence, read
+from tests.simulation.loop import SimulatedLoop
+from tests.simulation.stage import Stage
+from tests.simulation.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, MutableMapping
+
+    from tests.simulation.histories import History
+
+
+@dataclass
+class Player:
+    """One server and one loop for many histories; `counts` tells what they reached."""
+
+    stage: Stage
+    loop: SimulatedLoop
+    counts: Counter[str] = field(default_factory=Counter)
+    logged: list[BaseException] = field(default_factory=list)
+
+    def play(self, history: History) -> World:
+        """Play one history and check it.
+
+        Raises:
+            Broken: a promise was broken.
+        """
+        return self.loop.run_until_complete(self._play(history))
+
+    async def _play(self, history: History) -> World:
+        real = await self.stage.next_database()
+        world = World(history, self.stage, real, self.loop, f"h{self.stage.histories}")
+        self.loop.turns = real.turns = world.turns
+        try:
+            await world.begin()
+            await world.play()
+            await world.come_to_rest()
+        finally:
+            await world.end()
+            self.loop.turns = real.turns = None
+        world.evidence.faults += self.logged
+        self.logged.clear()
+        story = await read(world)
+        self.counts += world.counts + count_evidence(story)
+        self.counts["histories"] += 1
+        check(story)
+        return world
+
+    def hear(self, _: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """Listen to the product's log: an exception there is a fault that it survived."""
+        if method in {"exception", "error", "critical"}:
+            self.logged.append(RuntimeError(str(event)))
+        raise structlog.DropEvent
+
+
+@contextmanager
+def player() -> Iterator[Player]:
+    """A server of the simulation's own, for its clock and its superuser."""
+    with LocalPostgres(settings={"autovacuum": "off", "synchronous_commit": "off"}) as server:
+        found = Player(Stage.build(server), SimulatedLoop())
+        structlog.configure(processors=[structlog.processors.format_exc_info, found.hear])
+        try:
+            yield found
+        finally:
+            found.loop.turns = None
+            found.loop.run_until_complete(found.stage.close())
+            found.loop.close()
+            structlog.reset_defaults()

@@ -1,0 +1,47 @@
+"""Histories that a fault has been found by, each as small as it could be made, or that show a guard at work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.simulation import histories as h
+from tests.simulation.clerk import Lie
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+REGRESSIONS: Mapping[str, h.History] = {
+    "nobody is left in Clerk, and then somebody signs up": h.History(
+        1861,
+        h.Beginning(living=1, gone=5, missing=2, duplicates=1, grace_hours=24, limit_users=1),
+        (
+            h.Step(0.05, h.Leave(2, ())),
+            h.Step(0.05, h.Leave(0, (0.0,))),
+            h.Step(0.05, h.Leave(1, ())),
+            h.Step(3600.0, h.Sweep("a")),
+        ),
+    ),
+    "a living user is missed once, seen again, and gone after that": h.History(
+        1,
+        h.Beginning(living=3),
+        (
+            h.Step(0.0, h.Deceive(Lie.HIDES_FROM_BOTH, (1,))),
+            h.Step(1.0, h.Sweep("a")),
+            h.Step(60.0, h.Deceive()),
+            h.Step(13 * 3600.0, h.Sweep("b")),
+            h.Step(60.0, h.Leave(1, ())),
+            h.Step(13 * 3600.0, h.Sweep("a")),
+        ),
+    ),
+    "a set is held back and approved after a newcomer has joined it": h.History(
+        2,
+        h.Beginning(living=6, gone=2, grace_hours=0, limit_users=1),
+        (
+            h.Step(1.0, h.Sweep("a")),
+            h.Step(60.0, h.Leave(0, ())),
+            h.Step(60.0, h.Sweep("b")),
+            h.Step(60.0, h.Approve(1)),
+            h.Step(60.0, h.Sweep("a")),
+        ),
+    ),
+}

@@ -1,0 +1,541 @@
+"""The world of one history: an application, Clerk and its messages, five processes of the product, and a person.
+
+Plays the history, then lets everybody be honest until the world has come to rest. Decides nothing about what is
+right; that is `invariants`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import singledispatchmethod
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from controller.core.absorbing import Delivery, absorb
+from controller.core.absorbing import Event as ClerkEvent
+from controller.core.contact import establish
+from controller.core.ports import Unwatched
+from controller.core.sweeping import Sweeper
+from controller.core.targets import Action, Approval, ClerkSource, Deletion, DeletionPolicy, Limits, Spec, Target
+from controller.core.users import UserId
+from controller.errors import TargetBusy, UserSyncError
+from controller.postgres import Database, LockTimes
+from controller.postgres.connections import Connections
+from controller.runtime import Served
+from controller.web.metrics import Metrics
+from controller.web.webhooks import CLAIMING
+from controller.web.worker import Pace, Worker
+from tests.simulation import histories as h
+from tests.simulation.clerk import INSTANCE, Clerk, LyingDirectory
+from tests.simulation.connections import ACTOR, SimulatedPool
+from tests.simulation.crashes import Armed, Killed, Process
+from tests.simulation.evidence import Evidence
+from tests.simulation.loop import START, ProcessClock
+from tests.simulation.stage import schema_sql
+from tests.simulation.turns import Turns
+from tests.support.databases import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from controller.core.outcomes import Outcome
+    from tests.simulation.connections import RealConnections
+    from tests.simulation.loop import SimulatedLoop
+    from tests.simulation.stage import Stage
+
+RETRIES = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0)
+"""Waits before the attempts of a message that is not acknowledged: Svix's schedule."""
+TOKEN_SECONDS = 60.0
+"""How long a session token outlives its user."""
+ANSWER_SECONDS = 13.0
+RESTART_SECONDS = 10.0
+TIMES = LockTimes(beat=timedelta(seconds=20), stale=timedelta(seconds=60))
+PACE = Pace(poll=timedelta(days=2), lease=timedelta(seconds=30))
+ROUNDS = 12
+AWAKE_SECONDS = 3600.0
+LONG_AGO = START - timedelta(days=100)
+
+
+@dataclass
+class Replica:
+    """One replica of the webhook service, as long as it lives."""
+
+    process: Process
+    spec: Spec
+    actor: str
+    database: Database
+    directory: LyingDirectory
+    open: bool = False
+    worker: Worker | None = None
+
+
+@dataclass
+class World:
+    """Everything of one history."""
+
+    history: h.History
+    stage: Stage
+    real: RealConnections
+    loop: SimulatedLoop
+    schema: str
+    clerk: Clerk = field(default_factory=Clerk)
+    config: h.Configure = field(default_factory=h.Configure)
+    everybody: list[UserId] = field(default_factory=list)
+    written: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    held: list[str] = field(default_factory=list)
+    approval: Approval | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+    processes: dict[str, Process] = field(default_factory=dict)
+    all_processes: list[Process] = field(default_factory=list)
+    replicas: dict[str, Replica] = field(default_factory=dict)
+    running: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
+    deliveries: list[asyncio.Task[Any]] = field(default_factory=list)
+    last_outcome: Outcome | None = None
+    at_rest: bool = False
+    ending: bool = False
+    _numbers: int = 0
+
+    def __post_init__(self) -> None:
+        """Prepare who decides about turns, and who takes notes."""
+        self.random = random.Random(self.history.seed)
+        random.seed(self.history.seed)
+        self.turns = Turns(self.loop, self.random, self.stage.monitor, self.tick)
+        self.turns.stickiness = self.random.choice((0.0, 0.5, 0.9))
+        self.evidence = Evidence(self.schema, self.turns, self.random)
+        self.began_at = self.loop.time()
+        self.config = h.Configure(policy=self.history.beginning.policy)
+        self.stage.clock.offset = 0.0
+
+    def tick(self) -> None:
+        """Tell the database what time it is."""
+        self.stage.clock.write(self.loop.time())
+
+    def number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    # The resource.
+
+    def spec(self) -> Spec:
+        """The resource as it is written now."""
+        beginning = self.history.beginning
+        deletion = Deletion(
+            DeletionPolicy(self.config.policy),
+            timedelta(hours=beginning.grace_hours),
+            Limits(users=beginning.limit_users, percent=10, window=timedelta(hours=24)),
+            timedelta(days=10000),
+        )
+        return Spec(
+            "app/simulated",
+            ClerkSource(),
+            Target(self.schema),
+            (Action(self.config.actions),),
+            timedelta(hours=beginning.interval_hours),
+            self.config.suspend,
+            self.config.dry_run,
+            deletion,
+            self.approval,
+        )
+
+    # The beginning.
+
+    async def begin(self) -> None:
+        """Make tables and rows, and start the replicas."""
+        beginning = self.history.beginning
+        await self._outside(schema_sql(self.schema, unique=beginning.unique, indexed=beginning.indexed))
+        rows: list[tuple[str, UserId | str | None]] = []
+        for place in range(beginning.living + beginning.gone + beginning.missing):
+            user = self._new_user()
+            lives = place < beginning.living or place >= beginning.living + beginning.gone
+            if lives:
+                self.clerk.users[user] = LONG_AGO + timedelta(minutes=place)
+            else:
+                self.clerk.gone_at[user] = -1e9
+            if place < beginning.living + beginning.gone:
+                rows += [(table, user) for table in TABLES[: 2 + place % 3]]
+                if place < beginning.duplicates and not beginning.unique:
+                    rows.append((TABLES[0], user))
+        await self._outside("; ".join(self._insert(table, user) for table, user in rows))
+        process = self._process("setup")
+        await self._database(process).pin_instance(INSTANCE)
+        for name in h.REPLICAS:
+            self._start_replica(name)
+
+    def _new_user(self) -> UserId:
+        user = UserId(f"user_2{self.schema}U{len(self.everybody):03d}")
+        self.everybody.append(user)
+        return user
+
+    def _insert(self, table: str, user_id: str | None) -> str:
+        row_id = f"00000000-0000-4000-8000-{self.number():012d}"
+        self.written[row_id] = (table, user_id)
+        value = "NULL" if user_id is None else f"'{user_id}'"
+        at = LONG_AGO + timedelta(seconds=self._numbers)
+        return (
+            f"INSERT INTO {self.schema}.{table} VALUES ('{row_id}', {value}, 'note {row_id[-4:]}', '{at.isoformat()}')"
+        )
+
+    async def _outside(self, script: str) -> None:
+        """Do something to the database that is no step of the history."""
+        if not script:
+            return
+        self.turns.outside += 1
+        real = await self.real.get()
+        try:
+            await real.execute(script)
+        finally:
+            self.real.free.append(real)
+            self.turns.outside -= 1
+
+    async def ask(self, query: str, *arguments: object) -> list[Any]:
+        """Look at the database beside the history."""
+        self.turns.outside += 1
+        real = await self.real.get()
+        try:
+            return list(await real.fetch(query, *arguments))
+        finally:
+            self.real.free.append(real)
+            self.turns.outside -= 1
+
+    # Processes.
+
+    def _process(self, name: str) -> Process:
+        process = self.processes.get(name)
+        if process is None or not process.alive:
+            process = self._new_process(name)
+        return process
+
+    def _new_process(self, name: str) -> Process:
+        process = Process(name, ProcessClock(self.loop))
+        self.processes[name] = process
+        self.all_processes.append(process)
+        return process
+
+    def _database(self, process: Process) -> Database:
+        pool = SimulatedPool(process, self.turns, self.real, self.evidence)
+        connections = Connections(pool, "the simulated database")
+        return Database(connections, Target(self.schema), process.clock, times=TIMES)
+
+    def _directory(self, process: Process) -> LyingDirectory:
+        return LyingDirectory(self.clerk, process, self.turns, self.evidence)
+
+    def start_run(self, by: str) -> asyncio.Task[Any] | None:
+        """Begin a run, unless the process is at one."""
+        if by in self.running and not self.running[by].done():
+            return None
+        process = self._process(by)
+        task = process.begin(self._run(process))
+        self.running[by] = task
+        return task
+
+    async def _run(self, process: Process) -> Outcome | None:
+        actor = f"{self.schema}/{process.name}#{self.number()}"
+        ACTOR.set(actor)
+        spec = self.evidence.specs[actor] = self.spec()
+        if spec.suspend:
+            return None
+        sweeper = Sweeper(self._directory(process), self._database(process), process.clock, Unwatched())
+        self.counts["runs"] += 1
+        outcome = None
+        try:
+            outcome = await sweeper.sweep(spec, holder=actor)
+        except UserSyncError as error:
+            self.counts[f"runs failed: {error.reason}"] += 1
+            if isinstance(error, TargetBusy):
+                self.counts["runs refused or taken over"] += 1
+        except (Killed, asyncio.CancelledError):
+            self.counts["runs killed"] += 1
+        except Exception as error:  # noqa: BLE001 - any other is a fault of the product
+            self.evidence.faults.append(error)
+        if outcome is not None:
+            self._hear(outcome, spec)
+        return outcome
+
+    def _hear(self, outcome: Outcome, spec: Spec) -> None:
+        self.last_outcome = outcome
+        self.counts["runs done"] += 1
+        self.counts["users removed by runs"] += outcome.changes.users_removed if not outcome.dry_run else 0
+        self.counts["users spared"] += outcome.changes.users_spared
+        if outcome.held_back is not None:
+            self.counts[f"runs held back: {outcome.held_back.reason.value}"] += 1
+            if outcome.held_back.digest is not None:
+                self.held.append(outcome.held_back.digest)
+        approved = any(getattr(change, "approved", False) for change in outcome.plan.changes)
+        if approved and spec.approval is not None and not outcome.dry_run:
+            self.counts["approvals used"] += 1
+            self.evidence.used_up.setdefault(spec.approval.digest, self.loop.time())
+
+    def _start_replica(self, name: str) -> None:
+        if self.ending:
+            return
+        process = self._new_process(name)
+        actor = f"{self.schema}/{name}#{self.number()}"
+        spec = self.evidence.specs[actor] = self.spec()
+        replica = Replica(process, spec, actor, self._database(process), self._directory(process))
+        self.replicas[name] = replica
+        task = process.begin(self._serve(replica))
+        task.add_done_callback(lambda _: self._restart_later(replica))
+
+    def _restart_later(self, ended: Replica) -> None:
+        ended.open = False
+        if not self.ending and self.replicas[ended.process.name] is ended:
+            self.loop.call_later(RESTART_SECONDS, self._restart, ended)
+
+    def _restart(self, ended: Replica) -> None:
+        if not self.ending and self.replicas[ended.process.name] is ended:
+            self._start_replica(ended.process.name)
+
+    async def _serve(self, replica: Replica) -> None:
+        ACTOR.set(replica.actor)
+        served = Served(replica.directory, replica.database, replica.database, replica.process.clock)
+        try:
+            await establish(served.directory, served.store)
+            replica.open = True
+            if replica.spec.suspend or replica.spec.dry_run:
+                await asyncio.Event().wait()
+            replica.worker = Worker(replica.spec, served, Metrics(), PACE)
+            await replica.worker.run()
+        except (Killed, asyncio.CancelledError, UserSyncError):
+            # The key may be of another instance: it is opened anew, by and by.
+            return
+        except BaseExceptionGroup as group:
+            _, others = group.split((Killed, asyncio.CancelledError))
+            if others is not None:
+                self.evidence.faults.append(others)
+        except Exception as error:  # noqa: BLE001
+            self.evidence.faults.append(error)
+
+    # Messages.
+
+    def _send(self, kind: str, user_id: UserId, arrives: Sequence[float]) -> None:
+        message = f"msg_{self.number()}"
+        for delay in arrives:
+            self.deliveries.append(self.loop.create_task(self._deliver(message, kind, user_id, delay)))
+
+    async def _deliver(self, message: str, kind: str, user_id: UserId, delay: float) -> None:
+        await asyncio.sleep(delay)
+        for wait in RETRIES:
+            await asyncio.sleep(wait)
+            replica = self.replicas[self.random.choice(h.REPLICAS)]
+            if not replica.open:
+                continue
+            self.counts["deliveries"] += 1
+            self.evidence.told.setdefault((user_id, kind), self.loop.time())
+            attempt = replica.process.begin(self._receive(replica, message, kind, user_id))
+            if await attempt:
+                return
+
+    async def _receive(self, replica: Replica, message: str, kind: str, user_id: UserId) -> bool:
+        ACTOR.set(f"{replica.actor}:{message}")
+        self.evidence.specs[ACTOR.get()] = replica.spec
+        event, delivery = ClerkEvent(kind, INSTANCE.id, user_id), Delivery(message, kind)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                result = await absorb(event, delivery, replica.spec, replica.database)
+        except (UserSyncError, TimeoutError, Killed, asyncio.CancelledError):
+            self.counts["deliveries not acknowledged"] += 1
+            return False
+        except Exception as error:  # noqa: BLE001
+            self.evidence.faults.append(error)
+            return False
+        self.counts[f"absorbed: {result.value}"] += 1
+        self.evidence.absorbed.setdefault(message, []).append(result.value)
+        if result in CLAIMING and replica.worker is not None:
+            replica.worker.wake()
+        return True
+
+    # What happens.
+
+    async def play(self) -> None:
+        """Let everything happen that the history says."""
+        for step in self.history.steps:
+            await self.let_pass(step.after)
+            self.counts[type(step.event).__name__] += 1
+            await self.happen(step.event)
+
+    async def let_pass(self, seconds: float) -> None:
+        """Let time pass; from an hour on the replicas are away.
+
+        A claim that is held back or gets no answer comes every ten minutes, and would fill the days with itself.
+        """
+        await asyncio.sleep(min(seconds, AWAKE_SECONDS))
+        rest = seconds - AWAKE_SECONDS
+        if rest > 0:
+            for replica in self.replicas.values():
+                self.turns.freeze(replica.process, rest)
+            await asyncio.sleep(rest)
+
+    def _of(self, users: Sequence[UserId], number: int) -> UserId | None:
+        return users[number % len(users)] if users else None
+
+    def _may_write(self) -> list[UserId]:
+        now = self.loop.time()
+        return [
+            user
+            for user in self.everybody
+            if user in self.clerk.users or now - self.clerk.gone_at[user] <= TOKEN_SECONDS
+        ]
+
+    @singledispatchmethod
+    async def happen(self, event: h.Event) -> None:
+        raise NotImplementedError(event)
+
+    @happen.register
+    async def _(self, event: h.SignUp) -> None:
+        user = self._new_user()
+        self.clerk.users[user] = START + timedelta(seconds=self.loop.time())
+        if event.profile:
+            await self._write(TABLES[0], user)
+        for place in range(event.rows):
+            await self._write(TABLES[1 + place % 3], user)
+        self._send("user.created", user, event.arrives)
+
+    @happen.register
+    async def _(self, event: h.Leave) -> None:
+        # The one of this number or, if he is gone, the next who lives: as lies name them.
+        first = event.who % max(1, len(self.everybody))
+        living = [user for user in self.everybody[first:] + self.everybody[:first] if user in self.clerk.users]
+        if living:
+            user = living[0]
+            del self.clerk.users[user]
+            self.clerk.gone_at[user] = self.loop.time()
+            self._send("user.deleted", user, event.arrives)
+
+    @happen.register
+    async def _(self, event: h.Tell) -> None:
+        user = self._of(self.everybody, event.who)
+        if user is not None:
+            self._send(event.type, user, event.arrives)
+
+    @happen.register
+    async def _(self, event: h.Write) -> None:
+        # The latest first: who has just gone may write a little longer.
+        user = self._of(sorted(self._may_write(), key=lambda user: -self.clerk.gone_at.get(user, -1e12)), event.who)
+        if user is not None:
+            await self._write(TABLES[event.table], user)
+
+    @happen.register
+    async def _(self, event: h.WriteForeign) -> None:
+        await self._write(TABLES[event.table], event.value)
+
+    async def _write(self, table: str, user_id: str | None) -> None:
+        # Among the steps of the others, as soon as the application gets its turn.
+        await self.turns.take(self._process("application"))
+        statement = self._insert(table, user_id)
+        row_id = next(reversed(self.written))
+        real = await self.real.get()
+        flight = self.turns.begin(real.get_server_pid(), float("inf"))
+        work = asyncio.ensure_future(real.execute(statement))
+        work.add_done_callback(lambda _: self.turns.end(flight))
+        with suppress(asyncpg.UniqueViolationError):
+            await work
+            self.counts["rows written"] += 1
+            row_id = ""
+        self.written.pop(row_id, None)
+        self.real.free.append(real)
+
+    @happen.register
+    async def _(self, event: h.Deceive) -> None:
+        self.clerk.lie = event.lie
+        who = [self.everybody[number % len(self.everybody)] for number in event.about] if self.everybody else []
+        self.clerk.about = frozenset(who)
+
+    @happen.register
+    async def _(self, event: h.Sweep) -> None:
+        self.start_run(event.by)
+
+    @happen.register
+    async def _(self, event: h.Poll) -> None:
+        worker = self.replicas[event.by].worker
+        if worker is not None:
+            worker.wake()
+
+    @happen.register
+    async def _(self, event: h.Disturb) -> None:
+        self._process(event.process).armed.append(Armed(event.fate, event.steps, event.commits, event.stall))
+
+    @happen.register
+    async def _(self, event: h.Jump) -> None:
+        self.stage.clock.offset += event.seconds
+        self.tick()
+
+    @happen.register
+    async def _(self, event: h.Skew) -> None:
+        self._process(event.process).clock.skew = timedelta(seconds=event.seconds)
+
+    @happen.register
+    async def _(self, event: h.Approve) -> None:
+        sets = list(dict.fromkeys(reversed(self.held)))
+        digest = sets[event.back] if event.back < len(sets) else "0" * 64
+        self.approval = Approval(digest, "a person")
+        self.counts["approvals given"] += event.back < len(sets)
+
+    @happen.register
+    async def _(self, event: h.Configure) -> None:
+        if event == self.config:
+            return
+        self.config = event
+        for name in h.REPLICAS:
+            before = self.replicas[name]
+            self._start_replica(name)
+            before.open = False
+            before.process.terminate()
+
+    # Rest.
+
+    async def come_to_rest(self) -> None:
+        """Everybody is honest, time passes, runs and workers go on, and a person approves what is held back."""
+        self.clerk.lie = None
+        for process in self.processes.values():
+            process.armed.clear()
+        self.approval = None
+        if not self.clerk.users:
+            # An instance without a user is an empty listing, on which nobody is ever deleted.
+            await self.happen(h.SignUp())
+        await self.happen(replace(self.config, suspend=False, dry_run=False, actions="FullSync"))
+        await asyncio.gather(*self.deliveries)
+        await asyncio.gather(*self.running.values(), return_exceptions=True)
+        for _ in range(ROUNDS):
+            await asyncio.sleep(1000)
+            outcome = await self._one_round()
+            if outcome is None:
+                continue
+            held = outcome.held_back
+            if held is not None:
+                self.approval = Approval(held.digest, "a person") if held.digest else None
+            elif outcome.users_waiting:
+                # In two parts: a longer gap between two listings would begin the absence anew.
+                await self.let_pass(self.history.beginning.grace_hours * 3600 * 0.6)
+            elif await self._nothing_left(outcome):
+                self.at_rest = True
+                return
+
+    async def _one_round(self) -> Outcome | None:
+        self._new_process("a")
+        self.running.pop("a", None)
+        task = self.start_run("a")
+        outcome: Outcome | None = await task if task is not None else None
+        return outcome
+
+    async def _nothing_left(self, outcome: Outcome) -> bool:
+        left = outcome.remaining.total or outcome.changes.users_left
+        claims = await self.ask("SELECT 1 FROM usersync.claims WHERE schema_name = $1", self.schema)
+        return not left and not claims
+
+    async def end(self) -> None:
+        """End all processes, and wait until the server has done with them."""
+        self.ending = True
+        tasks = [task for process in self.all_processes for task in process.tasks]
+        for process in self.all_processes:
+            process.kill()
+        await asyncio.gather(*tasks, *self.deliveries, return_exceptions=True)
+        while self.evidence.chores - {chore for chore in self.evidence.chores if chore.done()}:
+            await asyncio.wait(self.evidence.chores)
+        self.counts += self.turns.counts + self.evidence.counts
+        self.counts["snapshots"] = len(self.evidence.snapshots)
