@@ -253,6 +253,19 @@ class StoreContract:
             assert await run.weigh(AT_ONCE, approval, HEADER) == (Suspects(due=1, approved=2), None)
             assert (await walk(run.approved()), await walk(run.due())) == ([A, B], [C])
 
+    async def test_who_joined_a_later_set_is_not_permitted_by_the_approval_of_an_older_one(
+        self, premises: Premises
+    ) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B, C, D)
+        older = await hold(premises, C, D)
+        await hold(premises, D)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, D)
+            approval = Approval(older.digest, "somebody")
+            assert await run.weigh(AT_ONCE, approval, HEADER) == (Suspects(due=1, approved=2), None)
+            assert (await walk(run.approved()), await walk(run.due())) == ([A, B], [C])
+
     async def test_who_came_back_in_between_is_permitted_by_no_older_approval(self, premises: Premises) -> None:
         await premises.store.pin_instance(INSTANCE)
         await add_users(premises, A, B, C)
