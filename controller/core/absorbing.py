@@ -34,6 +34,9 @@ SECOND_SWEEP_DELAY = timedelta(seconds=90)
 HELD_DELAY = timedelta(minutes=10)
 """Wait of a claim that would pass the limits; runs may take its user before."""
 
+LONGEST_DELAY = timedelta(hours=1)
+"""No claim is put off for longer; one that is due later still was recorded before a clock was set back."""
+
 RETRY_DELAY = timedelta(seconds=5)
 RETRY_DELAY_MAX = timedelta(minutes=10)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
-from controller.core.absorbing import SECOND_SWEEP_DELAY, Claim, ClaimKind
+from controller.core.absorbing import LONGEST_DELAY, SECOND_SWEEP_DELAY, Claim, ClaimKind
 from controller.core.outcomes import Absorbed, Removal
 from controller.core.removals import RemovalTerms
 from controller.core.users import UserId
@@ -86,7 +86,7 @@ class PostgresInbox:
         """Take due claims, oldest first; nobody else gets them before `lease` is over."""
 
         async def take(transaction: Transaction) -> list[Claim]:
-            rows = await transaction.rows(_SQL["take_claims"], self.target.schema, limit, lease)
+            rows = await transaction.rows(_SQL["take_claims"], self.target.schema, limit, lease, LONGEST_DELAY)
             return [
                 Claim(
                     row["id"], UserId(row["user_id"]), ClaimKind(row["kind"]), row["attempts"], row["present_answers"]

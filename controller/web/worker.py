@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from controller.core.absorbing import Claim, retry_delay, settle
+from controller.core.absorbing import LONGEST_DELAY, Claim, retry_delay, settle
 from controller.core.outcomes import Settled
 from controller.errors import TransientError, UserSyncError
 
@@ -120,7 +120,7 @@ class Worker:
     async def _postpone(self, claim: Claim, error: UserSyncError) -> Settled | None:
         delay = retry_delay(claim)
         if isinstance(error, TransientError) and error.retry_after is not None:
-            delay = max(delay, error.retry_after)
+            delay = min(max(delay, error.retry_after), LONGEST_DELAY)
         try:
             await self._served.inbox.postpone_claim(claim, delay, answered_present=False)
         except UserSyncError as second:

@@ -9,11 +9,12 @@ INSERT INTO usersync.claims (schema_name, user_id, kind) VALUES ($1, $2, $3)
 ON CONFLICT (schema_name, user_id, kind)
 DO UPDATE SET attempts = 0, present_answers = 0, due_at = usersync.clock();
 
--- take_claims(schema_name, limit, lease)
+-- take_claims(schema_name, limit, lease, longest_delay)
+-- Due also if due later than any claim is put off: the clock was set back since.
 UPDATE usersync.claims AS c SET due_at = usersync.clock() + $3::interval
 FROM (
     SELECT id, due_at FROM usersync.claims
-    WHERE schema_name = $1 AND due_at <= (SELECT usersync.clock())
+    WHERE schema_name = $1 AND (due_at <= (SELECT usersync.clock()) OR due_at > (SELECT usersync.clock()) + $4::interval)
     ORDER BY due_at, id
     LIMIT $2
     FOR UPDATE SKIP LOCKED

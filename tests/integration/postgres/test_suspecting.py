@@ -60,3 +60,12 @@ async def test_a_removal_waits_for_whoever_counts_against_the_limits_before_it(d
             await until(database_url, SOMEBODY_WAITS_FOR_THE_TARGET)
             assert not settling.done()
         assert (await settling).users == 1
+
+
+async def test_a_claim_does_not_wait_for_a_clock_that_was_set_back(database_url: str) -> None:
+    (user,) = ids(user_ids(1))
+    async with opened(database_url) as database:
+        await database.record_claim(delivery("m1", "user.deleted"), user, ClaimKind.DELETION)
+        await put_clock(database_url, -24 * HOUR)
+        (claim,) = await database.take_claims(1, HOUR)
+    assert claim.user_id == user
