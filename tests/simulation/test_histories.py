@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,13 +14,13 @@ if TYPE_CHECKING:
     from tests.simulation.histories import History
     from tests.simulation.playing import Player
 
-HISTORIES = int(os.environ.get("SIMULATED_HISTORIES", "300"))
+HISTORIES = int(os.environ.get("SIMULATED_HISTORIES", "200"))
 
 
 @pytest.mark.timeout(1200)
 def test_every_promise_holds_in_random_histories(playing: Player) -> None:
-    seed = int(os.environ.get("SIMULATION_SEED") or random.SystemRandom().randrange(2**32))
-    # Shown when it fails; `make simulate SEED=...` plays the same ones again.
+    # The same ones each time, so that a change is judged by what it changes; `make simulate` looks for new ones.
+    seed = int(os.environ.get("SIMULATION_SEED", "11"))
     print(f"{HISTORIES} histories, seed {seed}")
 
     play_chunk(playing, HISTORIES, seed, shrink=True)
