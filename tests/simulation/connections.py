@@ -202,7 +202,7 @@ class SimulatedConnection:
         turns = self.pool.turns
         flight = self.flight = turns.begin(self.real.get_server_pid(), self.lock_seconds)
         work = self.work = asyncio.ensure_future(do())
-        work.add_done_callback(lambda _: turns.end(flight))
+        work.add_done_callback(lambda done: _land(turns, flight, done))
         try:
             return await asyncio.shield(work)
         except asyncpg.QueryCanceledError as error:
@@ -263,3 +263,10 @@ class SimulatedConnection:
             free.append(real)
 
         self.pool.evidence.chores.add(turns.loop.create_task(roll_back()))
+
+
+def _land(turns: Turns, flight: Flight, done: asyncio.Future[Any]) -> None:
+    turns.end(flight)
+    if not done.cancelled():
+        # Whoever sent it may be gone by now; asyncio complains of errors that nobody looks at.
+        done.exception()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +92,6 @@ class Evidence:
     faults: list[BaseException] = field(default_factory=list)
     log: list[Entry] = field(default_factory=list)
     chores: set[asyncio.Task[None]] = field(default_factory=set)
-    counts: Counter[str] = field(default_factory=Counter)
 
     def begin_listing(self, actor: str) -> Listing:
         self.listings[actor] = Listing(began_at=self.turns.loop.time())
@@ -109,8 +107,11 @@ class Evidence:
     def note_sent(self, actor: str, query: str, arguments: tuple[object, ...]) -> None:
         """Note the DELETEs on the application's tables, before they wait for their turn."""
         if f'DELETE FROM "{self.schema}"' in query:
-            users = next(argument for argument in arguments if isinstance(argument, list))
-            self.sent.append(Sent(actor, frozenset(users), self.turns.loop.time()))
+            texts = [
+                text for argument in arguments for text in (argument if isinstance(argument, list) else [argument])
+            ]
+            users = frozenset(str(text) for text in texts if str(text).startswith("user_"))
+            self.sent.append(Sent(actor, users, self.turns.loop.time()))
 
     async def note_done(self, connection: SimulatedConnection, query: str) -> None:
         """Look at the tables now and then, rather in the middle of a removal."""

@@ -6,7 +6,8 @@ the number of those it can mean.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from tests.simulation.crashes import Fate
@@ -155,6 +156,8 @@ class Beginning:
     interval_hours: float = 1
     limit_users: int = 5
     policy: str = "Archive"
+    batches: bool = False
+    """Whether more than two rows are too many for one transaction."""
 
 
 @dataclass(frozen=True)
@@ -164,3 +167,27 @@ class History:
     seed: int
     beginning: Beginning
     steps: tuple[Step, ...]
+
+
+def program(history: History) -> str:
+    """Return the program that plays a history again."""
+    lines = (
+        "from tests.simulation.clerk import Lie",
+        "from tests.simulation.crashes import Fate",
+        "from tests.simulation.histories import *",
+        "from tests.simulation.playing import replay",
+        "",
+        f"replay({_code(history)})",
+    )
+    return "\n".join(lines)
+
+
+def _code(value: object) -> str:
+    if isinstance(value, Enum):
+        return str(value)
+    if isinstance(value, tuple):
+        return f"({''.join(f'{_code(each)}, ' for each in value)})"
+    if is_dataclass(value) and not isinstance(value, type):
+        given = ", ".join(f"{field.name}={_code(getattr(value, field.name))}" for field in fields(value))
+        return f"{type(value).__name__}({given})"
+    return repr(value)

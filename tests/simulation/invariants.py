@@ -34,6 +34,15 @@ APPROVED_DAYS = 7
 TERMS = frozenset({"created", "claimed", "recorded", "present", "tombstoned"})
 """What an event comes to that has had its effect; it may do so once."""
 
+CHAIN = """
+SELECT c.position, jsonb_build_array(
+    r.id, r.schema_name, r.instance_id, encode(r.user_hash, 'hex'), r.act, r.reason, r.requested_by, r.counted,
+    r.approval, r.run_id, r.rows, trunc(extract(epoch FROM r.issued_at) * 1000000)::bigint)::text, c.hash
+FROM usersync.receipt_chain AS c LEFT JOIN usersync.receipts AS r ON r.id = c.receipt_id
+WHERE c.schema_name = $1 ORDER BY c.position
+"""
+"""What a link is the hash of, as the product's documentation has it."""
+
 
 class Broken(AssertionError):
     """A promise was broken."""
@@ -41,13 +50,14 @@ class Broken(AssertionError):
 
 @dataclass
 class Removed:
-    """One user removed by one transaction, from the log."""
+    """What one transaction removed of one user, from the log; `goes_on`: a batch of a removal that began before."""
 
     user_id: str
     actor: str
     xid: int
     entries: list[Entry]
     approval: str | None
+    goes_on: bool = False
 
     @property
     def by_run(self) -> bool:
@@ -61,10 +71,14 @@ class Story:
     world: World
     evidence: Evidence
     removed: list[Removed] = field(default_factory=list)
+    begun: list[Removed] = field(default_factory=list)
+    """Removals in batches, where they began: buried and counted, perhaps without a row."""
     duplicates: list[Entry] = field(default_factory=list)
     user_of_hash: dict[str, str] = field(default_factory=dict)
     archive: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
     live: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    chain: list[tuple[int, str, bytes]] = field(default_factory=list)
 
     def entries(self, what: str) -> list[Entry]:
         return [entry for entry in self.evidence.log if entry.what == what]
@@ -97,6 +111,7 @@ async def read(world: World) -> Story:
         for table in TABLES:
             for row in await real.fetch(f"SELECT id::text, user_id FROM {schema}.{table}"):
                 story.live[row["id"]] = (table, row["user_id"])
+        story.chain = [tuple(row) for row in await real.fetch(CHAIN, schema)]
         salt = await real.fetchval("SELECT salt FROM usersync.target WHERE schema_name = $1", schema)
     finally:
         world.turns.outside -= 1
@@ -109,17 +124,35 @@ async def read(world: World) -> Story:
 
 
 def _sort(story: Story) -> None:
-    """Tell removals of users from surplus profiles: a removal has a receipt in its transaction."""
-    approvals = {
-        (entry.xid, story.user_of_hash.get(entry.content["user_hash"])): entry.content["approval"]
-        for entry in story.entries("receipts")
-    }
+    """Tell removals of users from surplus profiles: a removal has a receipt in its transaction, or goes on in batches.
+
+    Batches lie between the receipt of their beginning and the one of their end.
+    """
+    # By the log: what is archived may be erased later.
+    story.reasons = {entry.content["content"]["id"]: entry.content["reason"] for entry in story.entries("archive")}
+    receipts: dict[tuple[int, str | None], Entry] = {}
+    spans: dict[str, list[tuple[int, int, str | None]]] = defaultdict(list)
+    for entry in story.entries("receipts"):
+        user = story.user_of_hash.get(entry.content["user_hash"])
+        receipts[entry.xid, user] = entry
+        if entry.content["act"] == "begun":
+            spans[str(user)].append((entry.id, 1 << 62, entry.content["approval"]))
+            story.begun.append(Removed(str(user), entry.actor, entry.xid, [entry], entry.content["approval"]))
+        elif spans[str(user)] and spans[str(user)][-1][1] == 1 << 62:
+            began, _, approval = spans[str(user)].pop()
+            spans[str(user)].append((began, entry.id, approval))
     groups: dict[tuple[int, str | None], list[Entry]] = defaultdict(list)
     for entry in story.entries("delete"):
         groups[entry.xid, entry.user_id].append(entry)
     for (xid, user_id), entries in groups.items():
-        if (xid, user_id) in approvals:
-            story.removed.append(Removed(str(user_id), entries[0].actor, xid, entries, approvals[xid, user_id]))
+        receipt = receipts.get((xid, user_id))
+        batch = [approval for began, ended, approval in spans[str(user_id)] if began < entries[0].id < ended]
+        reduced = any(story.reasons.get(entry.row_id) == "duplicate" for entry in entries)
+        if receipt is not None:
+            approval = receipt.content["approval"]
+            story.removed.append(Removed(str(user_id), entries[0].actor, xid, entries, approval, goes_on=bool(batch)))
+        elif batch and not reduced:
+            story.removed.append(Removed(str(user_id), entries[0].actor, xid, entries, batch[0], goes_on=True))
         else:
             story.duplicates += entries
 
@@ -134,6 +167,8 @@ def count_evidence(story: Story) -> Counter[str]:
                 story.buried_before(removed.entries[0], removed.user_id) for removed in events
             ),
             "users removed by approval": sum(removed.approval is not None for removed in story.removed),
+            "users removed in batches": len(story.begun),
+            "batches removed": sum(removed.goes_on for removed in story.removed),
             "surplus profiles removed": len(story.duplicates),
             "look-ups": len(story.evidence.look_ups),
         }
@@ -195,17 +230,15 @@ def runs_honour_grace_and_listing(story: Story) -> Iterator[str]:
     absent: dict[str, _Absence] = {}
     began: dict[str, float] = {}
     age: dict[tuple[str, str], float] = {}
-    removed = {(each.xid, each.user_id): each for each in story.removed}
-    seen: set[tuple[int, str | None]] = set()
+    # The first row of a removal, or where one in batches began.
+    firsts = {each.entries[0].id: each for each in (*story.removed, *story.begun) if each.by_run and not each.goes_on}
     for entry in story.evidence.log:
-        key = (entry.xid, entry.user_id)
         if entry.what == "runs":
             began[entry.actor] = entry.at
         elif entry.what == "weighed":
             _weigh(story, entry.actor, began[entry.actor], absent, age)
-        elif entry.what == "delete" and key in removed and key not in seen and removed[key].by_run:
-            seen.add(key)
-            yield from _check_removal(story, entry, age)
+        elif entry.id in firsts:
+            yield from _check_removal(story, entry, UserId(firsts[entry.id].user_id), age)
 
 
 def _weigh(
@@ -224,8 +257,8 @@ def _weigh(
         age[actor, user] = began - since
 
 
-def _check_removal(story: Story, entry: Entry, age: dict[tuple[str, str], float]) -> Iterator[str]:
-    user, actor, evidence = UserId(str(entry.user_id)), entry.actor, story.evidence
+def _check_removal(story: Story, entry: Entry, user: UserId, age: dict[tuple[str, str], float]) -> Iterator[str]:
+    actor, evidence = entry.actor, story.evidence
     listing, spec = evidence.listings[actor], evidence.specs[actor]
     if not listing.users:
         yield f"{actor} removed {user} on an empty listing"
@@ -245,8 +278,8 @@ def _check_removal(story: Story, entry: Entry, age: dict[tuple[str, str], float]
 
 
 def partial_listings_delete_nothing(story: Story) -> Iterator[str]:
-    for removed in story.removed:
-        if not removed.by_run:
+    for removed in (*story.removed, *story.begun):
+        if not removed.by_run or removed.goes_on:
             continue
         listing = story.evidence.listings[removed.actor]
         for user, created_at in story.world.clerk.users.items():
@@ -256,7 +289,7 @@ def partial_listings_delete_nothing(story: Story) -> Iterator[str]:
 
 
 def events_remove_only_announced(story: Story) -> Iterator[str]:
-    for removed in story.removed:
+    for removed in (*story.removed, *story.begun):
         if removed.by_run:
             continue
         told = [at for (user, _), at in story.evidence.told.items() if user == removed.user_id]
@@ -272,8 +305,9 @@ def limits_hold(story: Story) -> Iterator[str]:
     permitted = allowance(limits, max(base, len(story.world.everybody)))
     window = limits.window.total_seconds()
     unapproved: list[tuple[float, str]] = []
-    for removed in sorted(story.removed, key=lambda each: each.entries[-1].id):
-        if removed.approval is not None:
+    for removed in sorted((*story.removed, *story.begun), key=lambda each: each.entries[-1].id):
+        # One in batches is counted where it begins.
+        if removed.approval is not None or removed.goes_on:
             continue
         at = removed.entries[-1].at
         unapproved.append((at, removed.user_id))
@@ -289,8 +323,8 @@ def approvals_permit_their_set_alone(story: Story) -> Iterator[str]:
         lines = [content["header"], *sorted(content["set"] or [])]
         if hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest() != content["digest"]:
             yield f"the digest of {entry.actor} is not of the set that it held back"
-    for removed in story.removed:
-        if removed.approval is not None:
+    for removed in (*story.removed, *story.begun):
+        if removed.approval is not None and not removed.goes_on:
             yield from _check_approved(story, removed, holds)
 
 
@@ -352,8 +386,13 @@ def duplicates_leave_the_oldest(story: Story) -> Iterator[str]:
             rows[entry.user_id][entry.row_id] = entry.content["created_at"]
         elif entry.what == "delete":
             rows[entry.user_id].pop(entry.row_id, None)
-            if entry.id in surplus and not rows[entry.user_id]:
+            if entry.id not in surplus:
+                continue
+            kept = rows[entry.user_id].values()
+            if not kept:
                 yield f"{entry.actor} removed the last profile of {entry.user_id} as a duplicate"
+            elif min(kept) > entry.content["created_at"]:
+                yield f"{entry.actor} removed an older profile of {entry.user_id} than the one that it kept"
     for entry in story.duplicates:
         if entry.table != TABLES[0]:
             yield f"{entry.actor} deleted a row of {entry.table} of {entry.user_id} without a receipt"
@@ -381,14 +420,15 @@ def only_what_was_asked(story: Story) -> Iterator[str]:
         if entry.what == "delete" and parse_user_id(entry.user_id) is None:
             yield f"{entry.actor} deleted a foreign row: {entry.user_id}"
     for removed in story.removed:
-        if story.evidence.specs[removed.actor].deletion.policy is DeletionPolicy.RETAIN:
+        if story.evidence.specs[removed.actor].deletion.policy is DeletionPolicy.RETAIN and not removed.goes_on:
             yield f"{removed.actor} deleted rows of {removed.user_id}, which are to be retained"
 
 
 def nobody_sees_half_a_user(story: Story) -> Iterator[str]:
     entries = {entry.id: entry for entry in story.entries("delete")}
     inserted = {entry.row_id: entry for entry in story.entries("insert")}
-    removed = {(each.xid, each.user_id): each for each in story.removed}
+    in_batches = {each.user_id for each in story.begun}
+    removed = {(each.xid, each.user_id): each for each in story.removed if each.user_id not in in_batches}
     for snapshot in story.evidence.snapshots:
         gone = {
             key: removed[key]
@@ -433,16 +473,33 @@ def nothing_is_lost(story: Story) -> Iterator[str]:
 
 
 def each_removal_has_its_receipt(story: Story) -> Iterator[str]:
+    begun: dict[str, int] = {}
     for entry in story.entries("receipts"):
-        user = story.user_of_hash.get(entry.content["user_hash"])
-        rows = Counter(
-            each.table for removed in story.removed if (removed.xid, removed.user_id) == (entry.xid, user)
-            for each in removed.entries
-        )  # fmt: skip
+        user = str(story.user_of_hash.get(entry.content["user_hash"]))
+        here = [each for each in story.removed if (each.xid, each.user_id) == (entry.xid, user)]
+        began = begun.pop(user, None)
+        if entry.content["act"] == "begun":
+            begun[user] = min([entry.id, *(each.entries[0].id for each in here)])
+        elif began is not None:
+            here = [each for each in story.removed if each.user_id == user and began <= each.entries[0].id <= entry.id]
+        rows = Counter(each.table for removed in here for each in removed.entries)
         if dict(rows) != {table: count for table, count in entry.content["rows"].items() if count}:
             yield f"the receipt of {user} says {entry.content['rows']}, and {dict(rows)} went"
-        if rows and entry.content["counted"] != (entry.content["approval"] is None):
+        counted = entry.content["approval"] is None and began is None
+        if rows and entry.content["counted"] != counted:
             yield f"the receipt of {user} is counted wrongly"
+
+
+def receipts_are_chained(story: Story) -> Iterator[str]:
+    """Each link is the hash of the one before and of its receipt, and none is missing."""
+    link = bytes(32)
+    for place, (position, content, kept) in enumerate(story.chain, start=1):
+        link = hashlib.sha256(link + content.encode()).digest()
+        if position != place or link != kept:
+            yield f"link {position} of the chain of receipts does not hold"
+    receipts = len(story.entries("receipts"))
+    if story.world.at_rest and len(story.chain) != receipts:
+        yield f"{len(story.chain)} of {receipts} receipts are chained"
 
 
 def the_world_converges(story: Story) -> Iterator[str]:
@@ -486,5 +543,6 @@ PROMISES = (
     nobody_sees_half_a_user,
     nothing_is_lost,
     each_removal_has_its_receipt,
+    receipts_are_chained,
     the_world_converges,
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from controller.cli.demo.local_postgres import LocalPostgres
+from tests.simulation.histories import program
 from tests.simulation.invariants import check, count_evidence, read
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.stage import Stage
@@ -34,9 +35,13 @@ class Player:
         """Play one history and check it.
 
         Raises:
-            Broken: a promise was broken.
+            Broken: a promise was broken; the note is the program that plays the history again.
         """
-        return self.loop.run_until_complete(self._play(history))
+        try:
+            return self.loop.run_until_complete(self._play(history))
+        except Exception as error:
+            error.add_note(f"This plays it again:\n\n{program(history)}")
+            raise
 
     async def _play(self, history: History) -> World:
         real = await self.stage.next_database()
@@ -77,3 +82,12 @@ def player() -> Iterator[Player]:
             found.loop.run_until_complete(found.stage.close())
             found.loop.close()
             structlog.reset_defaults()
+
+
+def replay(history: History) -> None:
+    """Play one history on a server of its own, and print what happened."""
+    with player() as playing:
+        world = playing.play(history)
+        for entry in world.evidence.log:
+            after = f"{entry.true_at - world.began_at:14.3f}"
+            print(after, f"{entry.actor:24}", entry.what, entry.table, entry.user_id or "")

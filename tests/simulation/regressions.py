@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tests.simulation import histories as h
 from tests.simulation.clerk import Lie
+from tests.simulation.crashes import Fate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +43,32 @@ REGRESSIONS: Mapping[str, h.History] = {
             h.Step(60.0, h.Sweep("b")),
             h.Step(60.0, h.Approve(1)),
             h.Step(60.0, h.Sweep("a")),
+        ),
+    ),
+    "surplus profiles of a user who is leaving in batches are reduced on the way, and erased in the end": h.History(
+        seed=158,
+        beginning=h.Beginning(
+            living=1,
+            gone=1,
+            missing=0,
+            duplicates=2,
+            unique=False,
+            indexed=True,
+            grace_hours=0,
+            interval_hours=1,
+            limit_users=2,
+            policy="Erase",
+            batches=True,
+        ),
+        steps=(
+            h.Step(
+                after=400.0, event=h.Disturb(process="cli", fate=Fate.TERMINATE, steps=67, commits=False, stall=0.0)
+            ),
+            h.Step(after=0.05, event=h.Leave(who=4, arrives=())),
+            h.Step(after=0.05, event=h.Leave(who=2, arrives=())),
+            h.Step(after=0.05, event=h.Leave(who=2, arrives=())),
+            h.Step(after=0.05, event=h.Leave(who=2, arrives=())),
+            h.Step(after=288000.0, event=h.SignUp(arrives=(), rows=1, profile=True)),
         ),
     ),
 }

@@ -68,6 +68,7 @@ BEGIN
 END $$;
 CREATE TRIGGER simulation AFTER INSERT ON usersync.runs FOR EACH ROW EXECUTE FUNCTION simulation.log_ours();
 CREATE TRIGGER simulation AFTER INSERT ON usersync.tombstones FOR EACH ROW EXECUTE FUNCTION simulation.log_ours();
+CREATE TRIGGER simulation AFTER INSERT ON usersync.archive FOR EACH ROW EXECUTE FUNCTION simulation.log_ours();
 CREATE TRIGGER simulation AFTER INSERT ON usersync.receipts FOR EACH ROW EXECUTE FUNCTION simulation.log_ours();
 CREATE TRIGGER simulation AFTER INSERT OR UPDATE OF last_held_at ON usersync.approvals
     FOR EACH ROW EXECUTE FUNCTION simulation.log_ours();

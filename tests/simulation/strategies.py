@@ -57,7 +57,7 @@ disturbances = st.one_of(
         process=processes,
         fate=st.sampled_from((Fate.KILL_BEFORE, Fate.KILL_AFTER, Fate.DROP_BEFORE, Fate.DROP_AFTER)),
         steps=st.integers(0, 25),
-        commits=st.just(value=True),
+        commits=st.sampled_from((True,)),
     ),
     st.builds(
         h.Disturb,
@@ -172,6 +172,7 @@ beginnings = st.builds(
     interval_hours=st.sampled_from((1, 8)),
     limit_users=st.sampled_from((5, 2, 1)),
     policy=st.sampled_from(("Archive", "Archive", "Archive", "Erase", "Retain")),
+    batches=st.booleans(),
 )
 
 

@@ -27,6 +27,7 @@ from controller.core.users import UserId
 from controller.errors import TargetBusy, UserSyncError
 from controller.postgres import Database, LockTimes
 from controller.postgres.connections import Connections
+from controller.postgres.counting import Bounds
 from controller.runtime import Served
 from controller.web.metrics import Metrics
 from controller.web.webhooks import CLAIMING
@@ -96,6 +97,7 @@ class World:
     replicas: dict[str, Replica] = field(default_factory=dict)
     running: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
     deliveries: list[asyncio.Task[Any]] = field(default_factory=list)
+    metrics: list[Metrics] = field(default_factory=list)
     last_outcome: Outcome | None = None
     at_rest: bool = False
     ending: bool = False
@@ -220,7 +222,8 @@ class World:
     def _database(self, process: Process) -> Database:
         pool = SimulatedPool(process, self.turns, self.real, self.evidence)
         connections = Connections(pool, "the simulated database")
-        return Database(connections, Target(self.schema), process.clock, times=TIMES)
+        bounds = Bounds(rows=2, batch=1) if self.history.beginning.batches else Bounds()
+        return Database(connections, Target(self.schema), process.clock, bounds, times=TIMES)
 
     def _directory(self, process: Process) -> LyingDirectory:
         return LyingDirectory(self.clerk, process, self.turns, self.evidence)
@@ -299,7 +302,9 @@ class World:
             replica.open = True
             if replica.spec.suspend or replica.spec.dry_run:
                 await asyncio.Event().wait()
-            replica.worker = Worker(replica.spec, served, Metrics(), PACE)
+            metrics = Metrics()
+            self.metrics.append(metrics)
+            replica.worker = Worker(replica.spec, served, metrics, PACE)
             await replica.worker.run()
         except (Killed, asyncio.CancelledError, UserSyncError):
             # The key may be of another instance: it is opened anew, by and by.
@@ -537,5 +542,10 @@ class World:
         await asyncio.gather(*tasks, *self.deliveries, return_exceptions=True)
         while self.evidence.chores - {chore for chore in self.evidence.chores if chore.done()}:
             await asyncio.wait(self.evidence.chores)
-        self.counts += self.turns.counts + self.evidence.counts
+        self.counts += self.turns.counts
+        for sample in (
+            sample for each in self.metrics for family in each.registry.collect() for sample in family.samples
+        ):
+            if sample.name == "usersync_claims_total":
+                self.counts[f"claims: {sample.labels['result']}"] += int(sample.value)
         self.counts["snapshots"] = len(self.evidence.snapshots)
