@@ -97,6 +97,27 @@ disturbed_runs = st.builds(
     st.sampled_from(h.CONTROLLERS),
 )
 """Something lies in wait, then two runs at once."""
+zombies = st.builds(
+    lambda steps, by, other: _steps(
+        (0.0, h.Disturb(by, Fate.STALL, steps, stall=400.0)), (0.0, h.Sweep(by)), (100.0, h.Sweep(other)),
+        (350.0, h.Poll("w1")),
+    ),
+    st.integers(0, 110),
+    st.sampled_from(("a", "cli")),
+    st.just("b"),
+)  # fmt: skip
+"""A run is stopped in the middle, another takes over, and the first one wakes up."""
+partial_runs = st.builds(
+    lambda leave, gap, hidden, by: _steps(
+        (0.0, leave), (1.0, h.Sweep("a")), (gap, h.Deceive(Lie.HIDES_FROM_LISTING, hidden)), (0.1, h.Sweep(by)),
+        (60.0, h.Deceive()),
+    ),
+    departures,
+    st.sampled_from((100.0, 3700.0)),
+    st.lists(numbers, min_size=1, max_size=3, unique=True).map(tuple),
+    st.sampled_from(h.CONTROLLERS),
+)  # fmt: skip
+"""Somebody is due when a listing hides others, whom the filter still finds."""
 disturbed_events = st.builds(
     lambda disturbance, steps, who, later: _steps(
         *[(0.0, replace(disturbance, process=name, steps=steps)) for name in h.REPLICAS],
@@ -189,6 +210,8 @@ def histories(draw: st.DrawFn) -> h.History:
                 disturbed_runs,
                 disturbed_runs,
                 disturbed_events,
+                zombies,
+                partial_runs,
                 flickering,
                 exoduses,
                 approved_runs,
