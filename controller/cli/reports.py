@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from controller.kube.shapes import (
     changes_shape,
     drift_shape,
-    held_since,
     outcome_reason,
     pending_deletion_shape,
     receipts_shape,
@@ -52,7 +51,7 @@ def report(finished: Finished) -> Document:
         "changes": changes_shape(outcome.changes),
     }
     if outcome.held_back is not None:
-        since = time_text(held_since(outcome.held_back, finished.finished_at))
+        since = time_text(outcome.held_back.since or finished.finished_at)
         document["pendingDeletion"] = pending_deletion_shape(outcome.held_back, since)
     document["receipts"] = receipts_shape(outcome.closing)
     document["lastRun"] = {

@@ -39,13 +39,23 @@ async def establish(directory: Directory, store: Store, *, named: str | None = N
         if named is None:
             await _check_population(directory, store, instance)
         await store.pin_instance(instance)
-    elif pinned != instance.id:
+    else:
+        require_pinned(instance, pinned)
+    return instance
+
+
+def require_pinned(instance: Instance, pinned: str) -> None:
+    """Check that the key's instance is the one that the database belongs to.
+
+    Raises:
+        WrongInstance: it is another.
+    """
+    if instance.id != pinned:
         message = (
             f"The Clerk key belongs to {instance.id} ({instance.environment.value}), but this database has been "
             f"kept in step with {pinned}; nothing is done. Use the key of {pinned}."
         )
         raise WrongInstance(message)
-    return instance
 
 
 async def _check_population(directory: Directory, store: Store, instance: Instance) -> None:

@@ -9,17 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+from controller.core.contact import require_pinned
 from controller.core.planning import in_hours
 from controller.core.proofs import Proof, prove_absence
 from controller.core.users import Presence
-from controller.errors import ClerkAnswerOdd, ClerkRefused, ClerkUnavailable, RequestRefused, WrongInstance
+from controller.errors import ClerkAnswerOdd, ClerkRefused, ClerkUnavailable, RequestRefused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
 
     from controller.core.ports import Clock, Directory
-    from controller.core.users import Instance, UserId
+    from controller.core.users import UserId
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ async def restore(
     """
     pinned = await _pinned(archive)
     try:
-        _require_pinned(await directory.instance(), pinned)
+        require_pinned(await directory.instance(), pinned)
         presence = await directory.look_up(user_id)
     except (ClerkUnavailable, ClerkRefused, ClerkAnswerOdd) as error:
         if grace_period is None:
@@ -128,7 +129,7 @@ async def erase(user_id: UserId, requested_by: str, directory: Directory, archiv
         ClerkUnavailable, ClerkRefused, ClerkAnswerOdd: there is no proof.
     """
     pinned = await _pinned(archive)
-    _require_pinned(await directory.instance(), pinned)
+    require_pinned(await directory.instance(), pinned)
     proof = await prove_absence(directory, clock, user_id)
     if proof is None:
         message = (
@@ -152,12 +153,3 @@ async def _pinned(archive: Archive) -> str:
         message = "This database and schema have never been worked on by usersync, so nothing is known of any user."
         raise RequestRefused(message)
     return pinned
-
-
-def _require_pinned(instance: Instance, pinned: str) -> None:
-    if instance.id != pinned:
-        message = (
-            f"The Clerk key belongs to {instance.id} ({instance.environment.value}), but this database has been "
-            f"kept in step with {pinned}; nothing is done. Use the key of {pinned}."
-        )
-        raise WrongInstance(message)

@@ -64,11 +64,6 @@ def receipts_shape(closing: Closing) -> dict[str, Any]:
     return {"count": closing.receipts} | ({"head": closing.head} if closing.head else {})
 
 
-def held_since(held_back: HeldBack, otherwise: datetime) -> datetime:
-    """Since when a deletion is held back: as the database has it, else since the run that ended at `otherwise`."""
-    return held_back.since or otherwise
-
-
 def claims_held(closing: Closing) -> str:
     """Say how many announced deletions wait for the limits; empty where none does."""
     if not closing.claims_held:

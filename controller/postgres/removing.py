@@ -112,21 +112,17 @@ class Removing:
         rows: Rows = {user: {} for user in users}
         if not users:
             return rows
-        if self.terms.policy is not DeletionPolicy.RETAIN:
-            large = await self.large_among(transaction, users)
-            if large:
-                raise UsersLarge(large)
-        # Whose rows stay, and who was buried before, is as he was: no second receipt, and nothing of the limits.
-        retained = (
-            await buried(transaction, self.schema, [proof.user_id for proof in holding])
-            if self.terms.policy is DeletionPolicy.RETAIN
-            else set()
-        )
+        retains, unchanged = self.terms.policy is DeletionPolicy.RETAIN, set[str]()
+        if retains:
+            # Whose rows stay, and who was buried before, is as he was: no second receipt, and nothing of the limits.
+            unchanged = await buried(transaction, self.schema, users)
+        elif large := await self.large_among(transaction, users):
+            raise UsersLarge(large)
         await transaction.change(_SQL["bury"], self.schema, users, self.reason)
-        if self.terms.policy is not DeletionPolicy.RETAIN:
+        if not retains:
             await self._remove_all_rows(transaction, holding, rows)
         occasion = Occasion(ACTS[self.terms.policy], self.reason, self.requested_by, self.run_id)
-        changed = {user: tables for user, tables in rows.items() if user not in retained}
+        changed = {user: tables for user, tables in rows.items() if user not in unchanged}
         await issue(transaction, self.schema, changed, occasion, self.terms)
         await transaction.change(_INBOX["end_claims_of"], self.schema, users)
         return rows

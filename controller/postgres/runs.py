@@ -10,6 +10,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -46,7 +47,7 @@ from controller.postgres.reporting import outcome_json
 from controller.postgres.shapes import describe
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
     from uuid import UUID
 
     from controller.core.approving import HeldSet, SetDigest
@@ -151,54 +152,54 @@ class PostgresRun:
 
     async def missing(self) -> AsyncGenerator[Sequence[UserId], None]:
         """Yield the listed, not buried users without a profile row."""
-        async for batch in self._pages("missing"):
+        async for batch in self._drifted("missing"):
             yield batch
 
     async def orphaned(self) -> AsyncGenerator[Sequence[UserId], None]:
         """Yield the users with rows who are not in the desired set."""
-        async for batch in self._pages("orphaned"):
+        async for batch in self._drifted("orphaned"):
             yield batch
 
     async def duplicated(self) -> AsyncGenerator[Sequence[UserId], None]:
         """Yield the users with more than one profile row."""
-        async for batch in self._pages("duplicated"):
+        async for batch in self._drifted("duplicated"):
             yield batch
 
     async def due(self) -> AsyncGenerator[Sequence[UserId], None]:
         """Yield the users who are due and not approved."""
-        async for batch in self._pages(suspecting.DUE):
+        async for batch in self._drifted(suspecting.DUE):
             yield batch
 
     async def approved(self) -> AsyncGenerator[Sequence[UserId], None]:
         """Yield the users who are due and approved."""
-        async for batch in self._pages(suspecting.APPROVED):
+        async for batch in self._drifted(suspecting.APPROVED):
             yield batch
 
     async def unfinished(self) -> AsyncGenerator[Sequence[UserId], None]:
         """Yield the users whose removal in batches has begun and not ended."""
-        after = ""
-        while page := await self._unfinished_after(after):
-            yield page
-            after = page[-1]
 
-    async def _unfinished_after(self, after: str) -> list[UserId]:
-        async def read(transaction: Transaction) -> list[UserId]:
+        async def read(after: str, transaction: Transaction) -> list[UserId]:
             return [UserId(user) for user in await unfinished_page(transaction, self.target.schema, after, PAGE)]
 
-        return await self.lock.transact(read)
+        async for page in self._pages(read):
+            yield page
 
-    async def _pages(self, kind: str) -> AsyncGenerator[list[UserId], None]:
+    async def _drifted(self, kind: str) -> AsyncGenerator[list[UserId], None]:
+        async def read(after: str, transaction: Transaction) -> list[UserId]:
+            return await drifted_page(transaction, self.lock.run_id, kind, after)
+
+        async for page in self._pages(read):
+            yield page
+
+    async def _pages(
+        self, read: Callable[[str, Transaction], Awaitable[list[UserId]]]
+    ) -> AsyncGenerator[list[UserId], None]:
+        """Yield page after page; `read` gives the one behind an id. Each is read under the fence.
+
+        Whoever took over has emptied the sets, which is not the same as nobody.
+        """
         after = ""
-        while True:
-            page_begins_after = after
-
-            async def read(transaction: Transaction, after: str = page_begins_after) -> list[UserId]:
-                return await drifted_page(transaction, self.lock.run_id, kind, after)
-
-            # Under the fence too: whoever took over has emptied the set, which is not the same as nobody.
-            page = await self.lock.transact(read)
-            if not page:
-                return
+        while page := await self.lock.transact(partial(read, after)):
             yield page
             after = page[-1]
 

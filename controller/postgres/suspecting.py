@@ -6,9 +6,9 @@ Decides ages by the database's clock, and which users an approval permits; wheth
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from controller.core.approving import HeldSet
+from controller.core.approving import VALID_FOR, HeldSet
 from controller.core.suspects import Suspects, Terms
 from controller.postgres.queries import load
 
@@ -43,18 +43,24 @@ async def _epoch(transaction: Transaction) -> str:
 
 async def set_apart(transaction: Transaction, run_id: UUID, schema: str, approval: Approval, header: str) -> str | None:
     """Mark those of the due whom `approval` permits; returns why it permits nobody, if it does not."""
-    stored = await transaction.row(_SQL["find_set"], schema, approval.digest)
-    if stored is None:
-        return f"The approval of {approval.digest} is of no effect: no set of that digest has been held back here."
-    if stored["used"]:
-        return f"The approval of {approval.digest} is of no effect: it has been used."
-    if stored["expired"]:
-        return f"The approval of {approval.digest} is of no effect: the set was held back more than 7 days ago."
-    if stored["header"] != header:
-        return (
-            f"The approval of {approval.digest} is of no effect: instance, schema, tables or policy have changed since."
-        )
+    stored = await transaction.row(_SQL["find_set"], schema, approval.digest, VALID_FOR)
+    void = _why_void(stored, header)
+    if void is not None:
+        return f"The approval of {approval.digest} is of no effect: {void}."
     await transaction.change(_SQL["set_apart"], run_id, schema, stored["set_number"])
+    return None
+
+
+def _why_void(stored: Any, header: str) -> str | None:
+    """Say why a stored set (None: there is none) permits nobody, if it does not."""
+    if stored is None:
+        return "no set of that digest has been held back here"
+    if stored["used"]:
+        return "it has been used"
+    if stored["expired"]:
+        return f"the set was held back more than {VALID_FOR.days} days ago"
+    if stored["header"] != header:
+        return "instance, schema, tables or policy have changed since"
     return None
 
 

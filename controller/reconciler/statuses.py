@@ -17,7 +17,6 @@ from controller.kube.shapes import (
     claims_held,
     describe_drift,
     drift_shape,
-    held_since,
     outcome_reason,
     pending_deletion_shape,
     receipts_shape,
@@ -252,9 +251,10 @@ def _pending_deletion(before: Mapping[str, Any], outcome: Outcome, span: Span) -
     if held_back is None:
         return None
     old = before.get("pendingDeletion") or {}
-    same = old.get("reason") == held_back.reason.value and "digest" not in old
-    since = old.get("since") if same and held_back.since is None else None
-    return pending_deletion_shape(held_back, since or write_time(held_since(held_back, span.finish)))
+    # Without a set in the database the status alone knows since when.
+    same = held_back.since is None and old.get("reason") == held_back.reason.value
+    since = old.get("since") if same else None
+    return pending_deletion_shape(held_back, since or write_time(held_back.since or span.finish))
 
 
 def _words(actions: tuple[Action, ...]) -> str:

@@ -94,10 +94,10 @@ SELECT
             AND sha256(t.salt || convert_to(t.instance_id || d.user_id, 'UTF8')) IN (SELECT user_hash FROM counted)
     ) AS due_counted;
 
--- find_set(schema_name, digest)
+-- find_set(schema_name, digest, valid_for)
 SELECT
     header, set_number, used_at IS NOT NULL AS used,
-    last_held_at < (SELECT usersync.clock()) - interval '7 days' AS expired
+    last_held_at < (SELECT usersync.clock()) - $3::interval AS expired
 FROM usersync.approvals WHERE schema_name = $1 AND digest = $2;
 
 -- next_set_number(schema_name)
