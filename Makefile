@@ -3,6 +3,9 @@
 .PHONY: help setup demo demo-cluster test check fmt unit integration simulate e2e bench docs image lock clean
 PYTHON ?= python3
 BIN := .venv/bin
+# tests wait more than they compute; each worker has servers of its own
+WORKERS ?= 3
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadscope
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +23,7 @@ demo-cluster: setup ## the same on a real Kubernetes API server, built once from
 
 test: check ## every test: unit, integration, and end to end on a real Kubernetes API server
 	@$(BIN)/python -m tests.support.controlplane build
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(SIDE_BY_SIDE) --ignore=tests/unit
 
 check: setup ## the gate while working: format, lint, types, layers, unit tests
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
@@ -34,14 +37,14 @@ unit: setup ## the unit tests alone
 	@$(BIN)/pytest tests/unit
 
 integration: setup ## on a real PostgreSQL and the emulator over HTTP
-	@$(BIN)/pytest tests/integration
+	@$(BIN)/pytest $(SIDE_BY_SIDE) tests/integration
 
 simulate: setup ## N random histories of the whole world (N=10000, SEED=... plays the same ones again)
 	@$(BIN)/python -m tests.simulation -n $(or $(N),1000) $(if $(SEED),--seed $(SEED))
 
 e2e: setup ## on a real Kubernetes API server, with real kubectl
 	@$(BIN)/python -m tests.support.controlplane build
-	@$(BIN)/pytest tests/e2e
+	@$(BIN)/pytest $(SIDE_BY_SIDE) tests/e2e
 
 bench: setup ## the figures of docs/performance.md: a sweep at 100,000 users beside the naive way; LARGE=1: one user with 1,000,000 rows; ORPHANS=1: 10,000 orphans out of 1,000,000 users
 	@$(BIN)/python -m tests.bench$(if $(LARGE),.large)$(if $(ORPHANS),.orphans)

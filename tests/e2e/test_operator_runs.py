@@ -113,7 +113,7 @@ async def test_users_deleted_at_clerk_are_removed_after_an_interval_and_nobody_e
 async def test_a_mass_deletion_waits_for_a_person_who_approves_the_very_set(stage: Stage) -> None:
     stage.start()
     stage.apply()
-    first = await stage.until_run()
+    await stage.until_run()
     gone = stage.clerk.delete_many(list(stage.clerk.users)[10:30], webhook=False)
     stage.request_run("look")
     held = await stage.until_handled("look")
@@ -127,7 +127,6 @@ async def test_a_mass_deletion_waits_for_a_person_who_approves_the_very_set(stag
     )
     await stage.until_approved(digest)
     after = stage.status()
-    assert after["lastRun"]["startTime"] != first["lastRun"]["startTime"]
     assert after["changes"]["usersRemoved"] == 20
     assert after["pendingDeletion"]["users"] == 6
     assert after["pendingDeletion"]["digest"] != digest
