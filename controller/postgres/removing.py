@@ -18,7 +18,7 @@ from controller.postgres.queries import load, quoted
 from controller.postgres.receipting import Occasion, issue
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -292,20 +292,3 @@ async def layout_of(transaction: Transaction, shape: Shape) -> int:
     await transaction.change(_SQL["add_layout"], shape.schema, shape.name, shape.layout)
     number: int = await transaction.value(_SQL["find_layout"], shape.schema, shape.name, shape.layout)
     return number
-
-
-async def by_halves(
-    users: Sequence[T],
-    attempt: Callable[[Sequence[T]], Awaitable[None]],
-    give_up: Callable[[T, RowsHeld], None],
-) -> None:
-    """Attempt all at once, and by halves where the database holds somebody, until it is clear who it is."""
-    try:
-        await attempt(users)
-    except RowsHeld as held:
-        if len(users) == 1:
-            give_up(users[0], held)
-            return
-        middle = len(users) // 2
-        await by_halves(users[:middle], attempt, give_up)
-        await by_halves(users[middle:], attempt, give_up)

@@ -21,10 +21,11 @@ from controller.core.targets import DeletionPolicy
 from controller.core.users import UserId
 from controller.errors import UserSyncError
 from controller.postgres import suspecting
-from controller.postgres.connections import LONG
+from controller.postgres.connections import ATTEMPTS, LONG
 from controller.postgres.creating import buried, insert_profiles, lock_users, only_missing, unsupported
 from controller.postgres.expiring import purge
-from controller.postgres.failures import RowsHeld
+from controller.postgres.failures import ContendedTransaction, RowsHeld
+from controller.postgres.halving import Halving
 from controller.postgres.locking import RunLock, acquire
 from controller.postgres.observing import PAGE, Observation, drifted_page, observe, record_listed
 from controller.postgres.purging import Purging, unfinished_page
@@ -38,7 +39,6 @@ from controller.postgres.removing import (
     RowsMoved,
     UsersLarge,
     all_orphaned,
-    by_halves,
     collect_places,
     count_rows,
     goes_by_place,
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from controller.core.targets import Approval, Target
     from controller.postgres.connections import Connections, Transaction
     from controller.postgres.counting import Bounds
+    from controller.postgres.halving import Held
     from controller.postgres.locking import LockTimes
     from controller.postgres.references import Reference
     from controller.postgres.removing import Rows
@@ -87,6 +88,7 @@ class PostgresRun:
     recorded: int = field(default=0, init=False)
     finished: bool = field(default=False, init=False)
     places_noted_at: float | None = field(default=None, init=False)
+    halving: Halving = field(default_factory=Halving, init=False)
 
     @property
     def id(self) -> str:
@@ -227,20 +229,20 @@ class PostgresRun:
         await self._note_places([proof.user_id for proof in proofs])
         total = Removal()
 
-        async def attempt(batch: Sequence[Proof]) -> None:
+        async def attempt(batch: Sequence[Proof], attempts: int) -> None:
             nonlocal total
-            total += await self._remove_batch(batch, terms)
+            total += await self._remove_batch(batch, terms, attempts)
 
-        def give_up(proof: Proof, held: RowsHeld) -> None:
+        def give_up(proof: Proof, held: Held) -> None:
             nonlocal total
             log.warning("user_left", reason=str(held))
             log.debug("user_left", user_id=proof.user_id)
             total += Removal(users_left=1)
 
-        await by_halves(proofs, attempt, give_up)
+        await self.halving.go(proofs, attempt, give_up)
         return total
 
-    async def _remove_batch(self, proofs: Sequence[Proof], terms: RemovalTerms) -> Removal:
+    async def _remove_batch(self, proofs: Sequence[Proof], terms: RemovalTerms, attempts: int = ATTEMPTS) -> Removal:
         by_place = self.places_noted_at is not None
         while True:
             removing = self._removing(terms, by_place=by_place)
@@ -250,7 +252,7 @@ class PostgresRun:
                 return await removing.remove(transaction, proofs)
 
             try:
-                gone = await self.lock.transact(remove, limits=LONG)
+                gone = await self.lock.transact(remove, limits=LONG, attempts=attempts)
             except ProofExpired:
                 continue
             except LimitReached:
@@ -262,7 +264,7 @@ class PostgresRun:
             except UsersLarge as large:
                 others = [proof for proof in proofs if proof.user_id not in large.users]
                 # The others first: should one of them be held, nobody has begun who would be begun again.
-                removal = await self._remove_batch(others, terms) if others else Removal()
+                removal = await self._remove_batch(others, terms, attempts) if others else Removal()
                 for proof in proofs:
                     if proof.user_id in large.users:
                         removal += await self._begin(Purging(removing, proof))
@@ -277,7 +279,7 @@ class PostgresRun:
         except LimitReached:
             log.warning("limit_reached", users=1, permitted=purging.removing.terms.permitted)
             return Removal(users_left=1, limit_reached=True)
-        except RowsHeld as held:
+        except (RowsHeld, ContendedTransaction) as held:
             log.warning("user_left", reason=str(held))
             log.debug("user_left", user_id=purging.proof.user_id)
             return Removal(users_left=1)
@@ -318,7 +320,7 @@ class PostgresRun:
             return Reduction()
         total = Reduction()
 
-        async def attempt(batch: Sequence[UserId]) -> None:
+        async def attempt(batch: Sequence[UserId], attempts: int) -> None:
             nonlocal total
 
             async def reduce(transaction: Transaction) -> tuple[int, Mapping[Reference, set[str]]]:
@@ -326,19 +328,19 @@ class PostgresRun:
                 retention = self.label.policy.deletion.retention
                 return await reduce_duplicates(transaction, self.shapes, batch, self.lock.run_id, retention)
 
-            rows, left = await self.lock.transact(reduce)
+            rows, left = await self.lock.transact(reduce, attempts=attempts)
             for key, users in left.items():
                 log.warning("duplicates_left", reason=why_left(key), users=len(users))
                 log.debug("duplicates_left", user_ids=sorted(users))
             total += Reduction(rows, sum(map(len, left.values())))
 
-        def give_up(user_id: UserId, held: RowsHeld) -> None:
+        def give_up(user_id: UserId, held: Held) -> None:
             nonlocal total
             log.warning("duplicates_left", reason=str(held))
             log.debug("duplicates_left", user_id=user_id)
             total += Reduction(users_left=1)
 
-        await by_halves(user_ids, attempt, give_up)
+        await self.halving.go(user_ids, attempt, give_up)
         return total
 
     async def finish(self, outcome: Outcome) -> Closing:
