@@ -45,7 +45,7 @@ def test_the_api_reference_is_that_of_the_crd() -> None:
         "docs/performance.md",
         "docs/runbook.md",
         "docs/security.md",
-    ],  # fmt: skip
+    ],
 )
 def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
     path = ROOT / page
