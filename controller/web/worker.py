@@ -143,8 +143,7 @@ class Worker:
                 claim=claim.id,
                 looked_up=claim.present_answers + 1,
                 hint="the removal of a user with very many rows had begun, but Clerk knows the user again; the rows "
-                "that are left stay. To put back what was archived, take the user out of usersync.unfinished and run "
-                "usersync restore",
+                "that are left stay; usersync restore puts back what was archived",
             )
         elif settled is not None:
             self._log.info("claim_settled", claim=claim.id, kind=claim.kind.value, result=settled.value)
