@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from controller.core.outcomes import Absorbed, Settled
 from controller.core.proofs import prove_absence
+from controller.core.targets import OnUserCreated, OnUserDeleted
 
 if TYPE_CHECKING:
     from controller.core.ports import Clock, Directory, Inbox
     from controller.core.proofs import Proof
-    from controller.core.targets import Deletion, Spec
+    from controller.core.targets import Deletion, Spec, Webhook
     from controller.core.users import UserId
 
 PRESENT_DELAYS = (
@@ -35,7 +36,11 @@ HELD_DELAY = timedelta(minutes=10)
 """Wait of a claim that would pass the limits; runs may take its user before."""
 
 LONGEST_DELAY = timedelta(hours=1)
-"""No claim is put off for longer; one that is due later still was recorded before a clock was set back."""
+"""No claim is put off for longer but by a holdback; one that is due later still was recorded before a clock was set
+back."""
+
+HOLDBACK_DELAYS = PRESENT_DELAYS[:1]
+"""As `PRESENT_DELAYS`, at the end of a holdback: after hours, Clerk has long had the time to forget a user."""
 
 RETRY_DELAY = timedelta(seconds=5)
 RETRY_DELAY_MAX = timedelta(minutes=10)
@@ -51,11 +56,15 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a verified message tells. `user_id` is None if it names no user of Clerk's form."""
+    """What a verified message tells. `user_id` is None if it names no user of Clerk's form.
+
+    `doubtful`: its times are not those of something that has just happened (`core.doubting`).
+    """
 
     type: str
     instance_id: str
     user_id: UserId | None
+    doubtful: bool = False
 
 
 class ClaimKind(Enum):
@@ -67,6 +76,19 @@ class ClaimKind(Enum):
     """Something happened to the user while we were suspended."""
     SECOND_SWEEP = "second_sweep"
     """The user was removed; a token that was still valid may have written rows since."""
+    HOLDBACK = "holdback"
+    """`user.deleted` arrived; its proof is owed once the holdback is over."""
+    CREATION = "creation"
+    """A doubtful `user.created` arrived; nothing is created before Clerk has answered that the user lives."""
+
+
+ABSORBED = {
+    ClaimKind.DELETION: Absorbed.CLAIMED,
+    ClaimKind.CATCH_UP: Absorbed.RECORDED,
+    ClaimKind.HOLDBACK: Absorbed.HELD,
+    ClaimKind.CREATION: Absorbed.DOUBTED,
+}
+"""What recording a claim of each kind is called; a second sweep is recorded by no event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +104,41 @@ class Claim:
 
 async def absorb(event: Event, delivery: Delivery, spec: Spec, inbox: Inbox) -> Absorbed:
     """Give a verified event of the pinned instance its effect, or record the intent."""
-    if event.type not in {"user.created", "user.deleted"} or event.user_id is None:
+    if event.user_id is None or not _is_asked_for(event.type, spec):
         return Absorbed.IGNORED
     if spec.dry_run:
         return Absorbed.DRY_RUN
-    if spec.suspend:
-        return await inbox.record_claim(delivery, event.user_id, ClaimKind.CATCH_UP)
-    if event.type == "user.created":
+    kind = _claim_of(event, spec)
+    if kind is None:
         return await inbox.create_profile(delivery, event.user_id)
-    return await inbox.record_claim(delivery, event.user_id, ClaimKind.DELETION)
+    if kind is not ClaimKind.HOLDBACK:
+        return await inbox.record_claim(delivery, event.user_id, kind)
+    held = await inbox.record_claim(delivery, event.user_id, kind, spec.webhook.holdback)
+    return Absorbed.RECORDED if spec.suspend and held is Absorbed.HELD else held
 
 
-async def settle(claim: Claim, deletion: Deletion, directory: Directory, inbox: Inbox, clock: Clock) -> Settled:
+def _claim_of(event: Event, spec: Spec) -> ClaimKind | None:
+    """Return what is recorded of an event, or None where it has its effect at once."""
+    if event.type == "user.deleted" and spec.webhook.on_user_deleted is OnUserDeleted.HOLDBACK:
+        return ClaimKind.HOLDBACK
+    if spec.suspend:
+        return ClaimKind.CATCH_UP
+    if event.type == "user.deleted":
+        return ClaimKind.DELETION
+    return ClaimKind.CREATION if event.doubtful else None
+
+
+def _is_asked_for(event_type: str, spec: Spec) -> bool:
+    match event_type:
+        case "user.created":
+            return spec.webhook.on_user_created is not OnUserCreated.IGNORE
+        case "user.deleted":
+            return spec.webhook.on_user_deleted is not OnUserDeleted.IGNORE
+        case _:
+            return False
+
+
+async def settle(claim: Claim, spec: Spec, directory: Directory, inbox: Inbox, clock: Clock) -> Settled:
     """Look the claim's user up and do what follows.
 
     Raises:
@@ -102,16 +147,47 @@ async def settle(claim: Claim, deletion: Deletion, directory: Directory, inbox: 
     if claim.kind is ClaimKind.SECOND_SWEEP and await inbox.is_swept(claim):
         return Settled.SWEPT
     proof = await prove_absence(directory, clock, claim.user_id)
+    if claim.kind is ClaimKind.CREATION and proof is not None:
+        return await _leave_uncreated(claim, inbox)
+    if claim.kind is ClaimKind.CATCH_UP and not _may_catch_up(spec.webhook, lives=proof is None):
+        await inbox.discard_claim(claim)
+        return Settled.LEFT
     if proof is not None:
-        return await _remove(claim, proof, deletion, inbox)
-    if claim.kind is ClaimKind.CATCH_UP:
+        return await _remove(claim, proof, spec.deletion, inbox)
+    if claim.kind in {ClaimKind.CATCH_UP, ClaimKind.CREATION}:
         await inbox.settle_by_creation(claim)
         return Settled.CREATED
-    if claim.present_answers >= len(PRESENT_DELAYS):
-        await inbox.discard_claim(claim)
-        return Settled.STOPPED if await inbox.is_unfinished(claim.user_id) else Settled.DISCARDED
-    await inbox.postpone_claim(claim, PRESENT_DELAYS[claim.present_answers], answered_present=True)
-    return Settled.POSTPONED
+    return await _wait_for_absence(claim, inbox)
+
+
+def _may_catch_up(webhook: Webhook, *, lives: bool) -> bool:
+    """Whether an event that told what Clerk answers now would have its effect.
+
+    With a holdback, a deletion has a claim of its own that keeps it.
+    """
+    if lives:
+        return webhook.on_user_created is not OnUserCreated.IGNORE
+    return webhook.on_user_deleted is OnUserDeleted.IMMEDIATE
+
+
+async def _leave_uncreated(claim: Claim, inbox: Inbox) -> Settled:
+    """End the claim of somebody unknown at the second answer: a new user may reach one part of Clerk before another."""
+    if claim.attempts == 0:
+        await inbox.postpone_claim(claim, RETRY_DELAY, answered_present=False)
+        return Settled.POSTPONED
+    await inbox.discard_claim(claim)
+    return Settled.UNKNOWN
+
+
+async def _wait_for_absence(claim: Claim, inbox: Inbox) -> Settled:
+    delays = HOLDBACK_DELAYS if claim.kind is ClaimKind.HOLDBACK else PRESENT_DELAYS
+    if claim.present_answers < len(delays):
+        await inbox.postpone_claim(claim, delays[claim.present_answers], answered_present=True)
+        return Settled.POSTPONED
+    await inbox.discard_claim(claim)
+    if await inbox.is_unfinished(claim.user_id):
+        return Settled.STOPPED
+    return Settled.LIVES if claim.kind is ClaimKind.HOLDBACK else Settled.DISCARDED
 
 
 async def _remove(claim: Claim, proof: Proof, deletion: Deletion, inbox: Inbox) -> Settled:

@@ -206,8 +206,14 @@ class Inbox(Protocol):
     async def create_profile(self, delivery: Delivery, user_id: UserId) -> Absorbed:
         """Insert one profile row under the user's lock, unless tombstoned, there, or repeated."""
 
-    async def record_claim(self, delivery: Delivery, user_id: UserId, kind: ClaimKind) -> Absorbed:
-        """Store the durable intent to settle this user; CLAIMED, RECORDED or REPEATED."""
+    async def record_claim(
+        self, delivery: Delivery, user_id: UserId, kind: ClaimKind, holdback: timedelta | None = None
+    ) -> Absorbed:
+        """Store the durable intent to settle this user; `core.absorbing.ABSORBED` of the kind, or REPEATED.
+
+        Due at once, or after `holdback` by the database's clock, which another message about the user does not begin
+        anew, nor a clock that is set back prolong.
+        """
 
     async def take_claims(self, limit: int, lease: timedelta) -> Sequence[Claim]:
         """Take due claims, oldest first; nobody else gets them before `lease` is over."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
-from controller.core.absorbing import LONGEST_DELAY, SECOND_SWEEP_DELAY, Claim, ClaimKind
+from controller.core.absorbing import ABSORBED, LONGEST_DELAY, SECOND_SWEEP_DELAY, Claim, ClaimKind
 from controller.core.outcomes import Absorbed, Removal
 from controller.core.removals import RemovalTerms
 from controller.core.users import UserId
@@ -71,14 +71,20 @@ class PostgresInbox:
 
         return await self._creating(create)
 
-    async def record_claim(self, delivery: Delivery, user_id: UserId, kind: ClaimKind) -> Absorbed:
-        """Store the durable intent to settle this user."""
+    async def record_claim(
+        self, delivery: Delivery, user_id: UserId, kind: ClaimKind, holdback: timedelta | None = None
+    ) -> Absorbed:
+        """Store the durable intent to settle this user, at once or after the holdback."""
 
         async def record(transaction: Transaction) -> Absorbed:
             if not await self._is_new(transaction, delivery):
                 return Absorbed.REPEATED
-            await transaction.change(_SQL["record_claim"], self.target.schema, user_id, kind.value)
-            return Absorbed.CLAIMED if kind is ClaimKind.DELETION else Absorbed.RECORDED
+            claim = (self.target.schema, user_id, kind.value)
+            if holdback is None:
+                await transaction.change(_SQL["record_claim"], *claim)
+            else:
+                await transaction.change(_SQL["record_held_claim"], *claim, holdback)
+            return ABSORBED[kind]
 
         return await self.connections.transact(record)
 
@@ -86,6 +92,7 @@ class PostgresInbox:
         """Take due claims, oldest first; nobody else gets them before `lease` is over."""
 
         async def take(transaction: Transaction) -> list[Claim]:
+            await transaction.change(_SQL["bound_holdbacks"], self.target.schema)
             rows = await transaction.rows(_SQL["take_claims"], self.target.schema, limit, lease, LONGEST_DELAY)
             return [
                 Claim(

@@ -51,7 +51,7 @@ class Worker:
 
     def __init__(self, spec: Spec, served: Served, metrics: Metrics, pace: Pace) -> None:
         self._log = log.bind(resource=spec.name)
-        self._deletion = spec.deletion
+        self._spec = spec
         self._served = served
         self._metrics = metrics
         self._pace = pace
@@ -103,9 +103,7 @@ class Worker:
     async def _settle(self, claim: Claim) -> None:
         settled: Settled | None = None
         try:
-            settled = await settle(
-                claim, self._deletion, self._served.directory, self._served.inbox, self._served.clock
-            )
+            settled = await settle(claim, self._spec, self._served.directory, self._served.inbox, self._served.clock)
         except UserSyncError as error:
             self._log.warning("claim_postponed", claim=claim.id, reason=error.reason, error=str(error))
             settled = await self._postpone(claim, error)

@@ -14,7 +14,7 @@ from controller.core.outcomes import Settled
 from controller.core.proofs import Proof
 from controller.core.removals import RemovalTerms
 from controller.core.requests import RestoreTerms, restore
-from controller.core.targets import Deletion, DeletionPolicy, Limits
+from controller.core.targets import Deletion, DeletionPolicy, Limits, Spec
 from controller.errors import ClerkUnavailable, RequestRefused
 from tests.support.databases import create_tables, execute, fetch, fetch_value, rows_of, seed
 from tests.support.fakes.clock import FakeClock
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 LEASE = timedelta(seconds=30)
 DELETION = Deletion(limits=Limits(10, 100))
+SPEC = Spec("app/x", deletion=DELETION)
 FIRST = BATCHES[0]
 
 
@@ -61,7 +62,9 @@ class Replica:
         return await self.take()
 
     async def settle(self) -> Settled:
-        return await settle(await self.take(), self.deletion, self.clerk, self.database, self.database.clock)
+        return await settle(
+            await self.take(), Spec("app/x", deletion=self.deletion), self.clerk, self.database, self.database.clock
+        )
 
     async def settle_all(self) -> list[Settled]:
         """Settle until nothing is due."""
@@ -138,7 +141,7 @@ async def test_two_replicas_that_have_the_same_claim_remove_each_row_once(url: s
         while await rows_of(url, LARGE) != NOTHING:
             await make_due(url)
             taken = await replicas[0].take()
-            await asyncio.gather(*(settle(taken, DELETION, r.clerk, r.database, r.database.clock) for r in replicas))
+            await asyncio.gather(*(settle(taken, SPEC, r.clerk, r.database, r.database.clock) for r in replicas))
         await make_due(url)
         await Replica(one).settle_all()
     assert await archived(url) == ROWS

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from controller.core.absorbing import SECOND_SWEEP_DELAY, Claim, ClaimKind, Delivery
+from controller.core.absorbing import ABSORBED, SECOND_SWEEP_DELAY, Claim, ClaimKind, Delivery
 from controller.core.approving import VALID_FOR, HeldSet
 from controller.core.drift import Drift, TableDrift
 from controller.core.outcomes import Absorbed, Closing, Outcome, Reduction, Removal
@@ -86,7 +86,7 @@ class FakeStore:
     batch; `errors`: by the method's name, what a method of the run raises; who has more than `bound` rows leaves
     by `bite` rows at a time, and is `begun` meanwhile.
     What happened: `archived` (table, row), `tombstones`, `receipts`, `finished` outcomes, `failures` of runs.
-    What waits: `suspects`, `held` sets by their digest, `held_claims` (numbers).
+    What waits: `suspects`, `held` sets by their digest, `held_claims` and claims `in_holdback` (numbers).
     """
 
     clock: Clock
@@ -107,6 +107,7 @@ class FakeStore:
     delivered: set[str] = field(default_factory=set)
     claims: dict[int, tuple[Claim, datetime]] = field(default_factory=dict)
     held_claims: set[int] = field(default_factory=set)
+    in_holdback: set[int] = field(default_factory=set)
     suspects: dict[UserId, Suspect] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
@@ -264,12 +265,18 @@ class FakeStore:
             return Absorbed.TOMBSTONED
         return Absorbed.CREATED if self.insert_profile(user_id) else Absorbed.PRESENT
 
-    async def record_claim(self, delivery: Delivery, user_id: UserId, kind: ClaimKind) -> Absorbed:
+    async def record_claim(
+        self, delivery: Delivery, user_id: UserId, kind: ClaimKind, holdback: timedelta | None = None
+    ) -> Absorbed:
         if not self._is_new(delivery):
             return Absorbed.REPEATED
-        claim = Claim(self.next_number(), user_id, kind, attempts=0, present_answers=0)
-        self.claims[claim.id] = (claim, self.clock.now())
-        return Absorbed.CLAIMED if kind is ClaimKind.DELETION else Absorbed.RECORDED
+        due = self.clock.now() + (holdback or timedelta())
+        known = [(claim.id, at) for claim, at in self.claims.values() if (claim.user_id, claim.kind) == (user_id, kind)]
+        number, due = (known[0][0], min(known[0][1], due)) if known else (self.next_number(), due)
+        self.claims[number] = (Claim(number, user_id, kind, attempts=0, present_answers=0), due)
+        if holdback is not None and not known:
+            self.in_holdback.add(number)
+        return ABSORBED[kind]
 
     def _is_new(self, delivery: Delivery) -> bool:
         if delivery.message_id in self.delivered:
@@ -283,6 +290,7 @@ class FakeStore:
         taken = [self.claims[number][0] for _, number in due]
         for claim in taken:
             self.claims[claim.id] = (claim, now + lease)
+            self.in_holdback.discard(claim.id)
         return taken
 
     async def next_claim_due(self) -> timedelta | None:
@@ -408,7 +416,9 @@ class FakeRun:
                 store.suspects[user_id] = Suspect(start, start, instance)
         announced = {store.claims[number][0].user_id for number in store.held_claims & set(store.claims)}
         old = {user for user, suspect in store.suspects.items() if start - suspect.since >= terms.grace_period}
-        self.due_users = orphaned & (old | store.tombstones | announced)
+        in_holdback = [store.claims[number] for number in store.in_holdback & set(store.claims)]
+        waiting_for = {claim.user_id for claim, at in in_holdback if at > store.clock.now()}
+        self.due_users = orphaned & ((old - waiting_for) | store.tombstones | announced)
         for held in store.held.values():
             held.users &= self.due_users
         permits, refusal = self._permits(approval, header)
