@@ -114,6 +114,7 @@ class Removing:
             return rows
         retains, unchanged = self.terms.policy is DeletionPolicy.RETAIN, set[str]()
         if retains:
+            await self._note_kept_rows(transaction, rows)
             # Whose rows stay, and who was buried before, is as he was: no second receipt, and nothing of the limits.
             unchanged = await buried(transaction, self.schema, users)
         elif large := await self.large_among(transaction, users):
@@ -126,6 +127,12 @@ class Removing:
         await issue(transaction, self.schema, changed, occasion, self.terms)
         await transaction.change(_INBOX["end_claims_of"], self.schema, users)
         return rows
+
+    async def _note_kept_rows(self, transaction: Transaction, rows: Rows) -> None:
+        """Name the tables whose rows stay, with none removed: a receipt that names a table counts as a user's."""
+        for shape in self.shapes.tables:
+            for owner in await transaction.rows(shape.sql(_SQL["owners_among"]), list(rows)):
+                rows[owner["user_id"]][shape.name] = 0
 
     async def holding(self, transaction: Transaction, proofs: Sequence[Proof]) -> list[Proof]:
         """Return the proofs that are of the pinned instance, and young enough."""

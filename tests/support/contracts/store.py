@@ -410,6 +410,14 @@ class StoreContract:
         late = Delivery("msg_0", "user.created")
         assert await premises.inbox.create_profile(late, A) is Absorbed.TOMBSTONED
 
+    async def test_a_user_without_rows_uses_nothing_up_when_retained(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, B)
+        none = RemovalTerms.of(Deletion(DeletionPolicy.RETAIN), permitted=0)
+        async with premises.store.begin_run(LABEL) as run:
+            assert await run.remove_users([proof(premises, A)], none) == Removal(users=1)
+            assert (await run.remove_users([proof(premises, B)], none)).limit_reached
+
     async def test_a_user_retained_once_uses_nothing_up_the_second_time(self, premises: Premises) -> None:
         await premises.store.pin_instance(INSTANCE)
         await add_users(premises, A, B)

@@ -208,10 +208,11 @@ class FakeStore:
             self._end_claims(user_id)
             return 0
         self.tombstones.add(user_id)
+        owns = user_id in self.users()
         rows = 0 if retains else sum(self._take_away(user_id, name) for name in self.tables)
         if terms.policy is DeletionPolicy.ERASE:
             self.archived = [(table, row) for table, row in self.archived if row.user_id != user_id]
-        counted = terms.permitted is not None and (retains or rows > 0)
+        counted = terms.permitted is not None and owns
         self.receipts.append(Receipt(user_id, terms.policy.value, counted, self.clock.now(), terms.approval))
         self._end_claims(user_id)
         return rows
