@@ -395,6 +395,9 @@ class StoreContract:
         held = await premises.inbox.settle_by_removal(second, proof(premises, B), one)
         assert held == Removal(users_left=1, limit_reached=True)
         assert await users(premises, PROFILE) == await users(premises, DATA) == [B]
+        await premises.let_pass(one.limits.window)
+        later = await premises.inbox.settle_by_removal(second, proof(premises, B), one)
+        assert later == Removal(users=1, rows=2)
 
     async def test_retained_rows_stay_and_are_no_drift(self, premises: Premises) -> None:
         await premises.store.pin_instance(INSTANCE)
