@@ -298,6 +298,17 @@ class StoreContract:
             assert await run.weigh(AT_ONCE, approval, HEADER) == (Suspects(due=1, approved=1), None)
             assert (await walk(run.approved()), await walk(run.due())) == ([B], [A])
 
+    async def test_a_set_held_again_after_somebody_came_back_is_permitted_whole(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B, C)
+        for listed in ((C,), (A, C)):
+            await hold(premises, *listed)
+        again = await hold(premises, C)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, C)
+            suspects, refusal = await run.weigh(AT_ONCE, Approval(again.digest, "somebody"), HEADER)
+        assert (suspects, refusal) == (Suspects(approved=2), None)
+
     async def test_the_same_set_held_again_has_the_same_digest_and_waits_since_the_first_time(
         self, premises: Premises
     ) -> None:
