@@ -39,8 +39,9 @@ ORPHANED: Final = "orphaned"
 DELETED: Final = "deleted"
 SWEPT: Final = "swept"
 DUPLICATE: Final = "duplicate"
+REQUESTED: Final = "requested"
 """Reasons in the archive and on tombstones: found by a run, told by an event, written by a token that was still
-valid, a surplus profile row."""
+valid, a surplus profile row, asked for by a person."""
 # What a value is written as must not depend on settings of role or database: it is read again to be put back.
 TEXT_FORM: Final = (
     "SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres'; SET LOCAL timezone = 'UTC'; "
@@ -125,7 +126,7 @@ class Removing:
         occasion = Occasion(ACTS[self.terms.policy], self.reason, self.requested_by, self.run_id)
         changed = {user: tables for user, tables in rows.items() if user not in unchanged}
         await issue(transaction, self.schema, changed, occasion, self.terms)
-        await transaction.change(_INBOX["end_claims_of"], self.schema, users)
+        await transaction.change(_INBOX["end_claims_of"], self.schema, users, self.reason == REQUESTED)
         return rows
 
     async def _note_kept_rows(self, transaction: Transaction, rows: Rows) -> None:
