@@ -44,7 +44,7 @@ class Accounts(Protocol):
     async def signing_keys(self) -> Sequence[SigningKey]:
         """Return the keys that the instance's session tokens are signed with at present."""
 
-    async def delete(self, user_id: UserId) -> None:
+    async def delete_user(self, user_id: UserId) -> None:
         """Delete a user; one who is gone already is deleted.
 
         Raises:
@@ -60,7 +60,7 @@ async def settle_request(claim: Claim, accounts: Accounts, directory: Directory,
         TransientError, PermanentError: no usable answer; the caller postpones by `retry_delay`.
     """
     try:
-        await accounts.delete(claim.user_id)
+        await accounts.delete_user(claim.user_id)
     except ClerkRefused as refused:
         # Who is buried is gone from Clerk, whatever its key may do today: his request stands.
         if not await inbox.lift_request(claim):
