@@ -72,7 +72,7 @@ class FakeWorld:
             raise self.error
         self.opened.append(credentials)
         try:
-            yield Served(self.directory, self.store, self.store, self.clock)
+            yield Served(self.directory, self.store, self.store, self.clock, self.directory)
         finally:
             self.closed.append(credentials)
 

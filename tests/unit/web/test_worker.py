@@ -69,7 +69,9 @@ class Bench:
         self.directory = Directory()
         self.store = Store(clock, pinned=self.directory.of.id)
         self.metrics = Metrics()
-        self.worker = Worker(Spec("app/x"), Served(self.directory, self.store, self.store, clock), self.metrics, PACE)
+        self.worker = Worker(
+            Spec("app/x"), Served(self.directory, self.store, self.store, clock, self.directory), self.metrics, PACE
+        )
 
     async def claim(self, *numbers: int, kind: ClaimKind = ClaimKind.DELETION) -> None:
         for number in numbers:
@@ -265,7 +267,9 @@ def test_a_fault_of_ours_in_one_claim_leaves_the_others() -> None:
     async def story(bench: Bench) -> None:
         faulty = Faulty()
         clock = LoopClock(asyncio.get_running_loop())
-        bench.worker = Worker(Spec("app/x"), Served(faulty, bench.store, bench.store, clock), bench.metrics, PACE)
+        bench.worker = Worker(
+            Spec("app/x"), Served(faulty, bench.store, bench.store, clock, faulty), bench.metrics, PACE
+        )
         await bench.claim(1, 2)
         async with bench.working():
             await bench.until(lambda: bench.counted("removed") and bench.counted("failed"), seconds=60)
