@@ -5,12 +5,16 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
+
 from controller.core.leaving import SigningKey
+from controller.core.targets import AccountDeletion
 from controller.emulator.sessions import Sessions
 from tests.support.fakes.directory import INSTANCE
+from tests.support.webhooks import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 ORIGIN = "https://app.example.com"
 OTHER_ORIGIN = "https://other.example.com"
@@ -41,3 +45,19 @@ def token(user_id: str, origin: str = ORIGIN, **claims: Any) -> str:
 def bearer(token_text: str) -> dict[str, str]:
     """The header of a token."""
     return {"Authorization": f"Bearer {token_text}"}
+
+
+PATH = "/api/user/delete"
+TERMS = AccountDeletion(enabled=True, authorized_parties=(ORIGIN, OTHER_ORIGIN))
+
+
+async def ask(
+    url: str, headers: Mapping[str, str] | None = None, *, method: str = "DELETE", query: str = "", body: bytes = b""
+) -> Answer:
+    """Ask for a deletion as a front-end does, or as it should not."""
+    async with (
+        aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,
+        session.request(method, f"{url}{PATH}{query}", headers=headers, data=body or None) as response,
+    ):
+        is_json = response.content_type == "application/json"
+        return Answer(response.status, response.headers, await response.json() if is_json else await response.text())
