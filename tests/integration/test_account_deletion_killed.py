@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 WHOLE = (1, 2, 2, 2)
 LOCK_OF_THE_CHAIN = "SELECT pg_advisory_xact_lock(hashtextextended('usersync.receipt_chain/public', 0))"
+LOCK_OF_THE_USER = "SELECT pg_advisory_xact_lock(hashtextextended('public/' || $1::text, 1970694498))"
 LEASE_OVER = "UPDATE usersync.claims SET due_at = usersync.clock() WHERE kind = 'own_request'"
 """As half a minute would leave what the killed process had taken."""
 
@@ -120,7 +121,7 @@ async def killed(world: World) -> AsyncIterator[Program]:
 
 async def test_killed_before_the_intent_is_stored_nothing_has_happened(world: World) -> None:
     async with connected(world.url) as connection, connection.transaction():
-        await connection.execute("LOCK TABLE usersync.claims IN ACCESS EXCLUSIVE MODE")
+        await connection.execute(LOCK_OF_THE_USER, world.user)
         async with killed(world):
             await until(world.url, SOMEBODY_WAITS)
     assert await count(world.url, "claims") == 0
