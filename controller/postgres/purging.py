@@ -21,6 +21,7 @@ from controller.core.targets import DeletionPolicy
 from controller.postgres.connections import LONG
 from controller.postgres.creating import buried, lock_users
 from controller.postgres.failures import ContendedTransaction, RowsHeld
+from controller.postgres.leaving import forget_traces
 from controller.postgres.queries import load
 from controller.postgres.receipting import Occasion, issue
 from controller.postgres.removing import ACTS, DELETED, REQUESTED, TEXT_FORM, ProofExpired, Removing, layout_of
@@ -271,6 +272,8 @@ class Purging:
         await issue(transaction, removing.schema, {user: rows}, occasion, terms)
         await transaction.change(_SQL["end_unfinished"], removing.schema, user)
         await transaction.change(_INBOX["end_claims_of"], removing.schema, [user], requested)
+        if requested:
+            await forget_traces(transaction, removing.schema, self.proof.user_id)
         if standing.reason in {DELETED, REQUESTED}:
             await transaction.change(_INBOX["record_second_sweeps"], removing.schema, [user], SECOND_SWEEP_DELAY)
 

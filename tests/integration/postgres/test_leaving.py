@@ -12,14 +12,14 @@ from controller.core.absorbing import ClaimKind
 from controller.core.leaving import FOR_GOOD
 from controller.core.outcomes import Removal
 from controller.core.removals import RemovalTerms
-from controller.core.targets import Deletion
+from controller.core.targets import Deletion, Target
+from controller.postgres import Bounds, Database
 from tests.support.databases import execute, fetch, fetch_value, seed, seed_users, user_id
 from tests.support.fakes.clock import FakeClock
-from tests.support.stores import delivery, ids, opened, proofs, running
+from tests.support.stores import INSTANCE, delivery, ids, opened, proofs, running
 
 if TYPE_CHECKING:
     from controller.core.users import UserId
-    from controller.postgres import Database
 
 (USER,) = ids([user_id(7)])
 (OTHER,) = ids([user_id(8)])
@@ -61,6 +61,26 @@ async def test_nothing_of_him_stays_but_tombstone_and_receipt(whole: str) -> Non
             assert await fetch_value(whole, f"SELECT count(*) FROM usersync.{table}") == 0
         assert await acts(whole) == [("erased", "requested")]
         assert (await database.verify_receipts()).problem is None
+
+
+async def test_of_a_user_with_very_many_rows_neither(database_url: str) -> None:
+    await seed_users(database_url, [USER, OTHER])
+    clock = FakeClock()
+    bounds = Bounds(rows=5, batch=2, slice=timedelta())
+    async with Database.open(database_url, Target(), clock, bounds=bounds) as database:
+        await database.inspect()
+        await database.pin_instance(INSTANCE)
+        await execute(
+            database_url,
+            f"INSERT INTO usersync.held_users (schema_name, user_id, set_number) VALUES ('public', '{USER}', 1)",
+        )
+        claim = await database.request_removal(USER, LEASE)
+        assert claim is not None
+        while not (await database.settle_by_removal(claim, proofs([USER], clock)[0], FOR_GOOD)).users:
+            assert await database.receipt_of_request(USER) is None
+        for table in ("held_users", "archive", "unfinished", "claims WHERE kind <> 'second_sweep'"):
+            assert await fetch_value(database_url, f"SELECT count(*) FROM usersync.{table}") == 0
+    assert await acts(database_url) == [("begun", "requested"), ("erased", "requested")]
 
 
 async def test_rows_that_a_run_finds_of_him_later_are_not_archived(whole: str) -> None:
