@@ -384,3 +384,77 @@ async def test_what_the_user_is_to_hear_of_an_error_names_no_host(world: FakeWor
         answer = await ask(url, bearer(token(USER)))
     assert (answer.status, answer.content["error"]) == (503, "DatabaseUnavailable")
     assert "internal" not in str(answer.content)
+
+
+NASTY = [
+    b"",
+    b"\xff\xfe",
+    b"Bearer \xe9\xe9.\xff.\x80",
+    b"Bearer " + b"." * 7000,
+    b"Bearer " + b"[" * 7000,
+    b"Bearer eyJhbGciOiJSUzI1NiJ9..",
+    b"__session=" + b"\xff" * 50,
+    b'__session="',
+    b'__session="\\377\\', b"__session=" + b"A." * 3500,
+    b"__session=a; __session=b; __session",
+    b"=;=;=;;; ; __session==",
+    b"https://\xff.example.com",
+    b"null, null",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [b"Authorization", b"Cookie", b"Origin", b"Expect", b"Content-Length", b"Content-Type"]
+)
+async def test_whatever_stands_in_a_header_it_is_no_error_of_ours(world: FakeWorld, url: str, name: bytes) -> None:
+    for method in (b"DELETE", b"POST", b"OPTIONS"):
+        for value in NASTY:
+            lines = [method + b" /api/user/delete HTTP/1.1", b"Host: x", b"Connection: close", name + b": " + value]
+            status = await status_of_raw(url, b"\r\n".join(lines) + b"\r\n\r\n")
+            assert 400 <= status < 500, (name, value)
+    assert untouched(world)
+
+
+async def status_of_raw(url: str, request: bytes) -> int:
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request)
+    async with asyncio.timeout(10):
+        line = await reader.readline()
+    writer.close()
+    return int(line.split(b" ")[1])
+
+
+async def test_two_authorization_headers_are_refused(world: FakeWorld, url: str) -> None:
+    lines = [
+        "DELETE /api/user/delete HTTP/1.1",
+        "Host: x",
+        f"Authorization: Bearer {token(USER)}",
+        f"Authorization: Bearer {token(OTHER)}",
+    ]
+    assert await status_of_raw(url, ("\r\n".join(lines) + "\r\n\r\n").encode()) == 401
+    assert untouched(world)
+
+
+async def test_two_origins_are_refused(world: FakeWorld, url: str) -> None:
+    lines = [
+        "DELETE /api/user/delete HTTP/1.1",
+        "Host: x",
+        f"Cookie: {COOKIE['Cookie']}",
+        f"Origin: {ORIGIN}",
+        "Origin: https://attacker.example.com",
+    ]
+    assert await status_of_raw(url, ("\r\n".join(lines) + "\r\n\r\n").encode()) == 403
+    assert untouched(world)
+
+
+async def test_a_client_that_waits_before_it_sends_a_body_has_its_answer(world: FakeWorld, url: str) -> None:
+    lines = [
+        "POST /api/user/delete HTTP/1.1",
+        "Host: x",
+        "Expect: 100-continue",
+        "Content-Length: 1000",
+        f"Authorization: Bearer {token(USER)}",
+    ]
+    assert await status_of_raw(url, ("\r\n".join(lines) + "\r\n\r\n").encode()) == 200
+    assert world.store.users() == {OTHER}
