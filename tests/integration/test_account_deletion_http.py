@@ -44,7 +44,11 @@ if TYPE_CHECKING:
 Serve = Callable[..., AbstractAsyncContextManager[str]]
 USER, OTHER = user(1), user(2)
 DELETING = replace(SPEC, account_deletion=TERMS)
-COOKIE = {"Cookie": f"__session={token(USER)}", "Origin": ORIGIN}
+
+
+def cookie() -> dict[str, str]:
+    """The headers of a page of an authorized party that sends no token of its own; made now, as it lives a minute."""
+    return {"Cookie": f"__session={token(USER)}", "Origin": ORIGIN}
 
 
 @pytest.fixture
@@ -114,7 +118,7 @@ async def test_asked_many_times_at_once_he_is_deleted_once(world: FakeWorld, url
 
 
 async def test_with_the_cookie_and_the_origin_of_the_token_he_is_deleted(world: FakeWorld, url: str) -> None:
-    answer = await ask(url, COOKIE)
+    answer = await ask(url, cookie())
     assert answer.status == 200
     assert world.store.users() == {OTHER}
 
@@ -123,7 +127,7 @@ async def test_with_the_cookie_and_the_origin_of_the_token_he_is_deleted(world: 
 async def test_with_the_cookie_alone_or_from_another_page_he_is_not(
     world: FakeWorld, url: str, origin: str | None
 ) -> None:
-    headers = {"Cookie": COOKIE["Cookie"]} | ({} if origin is None else {"Origin": origin})
+    headers = {"Cookie": cookie()["Cookie"]} | ({} if origin is None else {"Origin": origin})
     for method in ("DELETE", "POST"):
         answer = await ask(url, headers, method=method)
         assert (answer.status, answer.content["error"]) == (403, "origin")
@@ -139,7 +143,7 @@ async def test_from_a_foreign_page_a_token_in_the_header_does_not_help(world: Fa
 
 async def test_a_header_that_is_no_token_is_not_made_up_for_by_the_cookie(world: FakeWorld, url: str) -> None:
     for authorization in ("Basic dXNlcjpwYXNz", "Bearer", "Bearer ", ""):
-        answer = await ask(url, COOKIE | {"Authorization": authorization})
+        answer = await ask(url, cookie() | {"Authorization": authorization})
         assert (answer.status, answer.content["error"]) == (401, "no_session")
     assert untouched(world)
 
@@ -317,7 +321,7 @@ async def test_where_no_resource_permits_it_there_is_no_such_path(
     async with serve(replace(SPEC, account_deletion=terms)) as url:
         await until(lambda: world.opened)
         for method in ("DELETE", "POST", "OPTIONS", "GET"):
-            assert (await ask(url, COOKIE, method=method)).status == 404
+            assert (await ask(url, cookie(), method=method)).status == 404
     assert untouched(world)
 
 
@@ -440,7 +444,7 @@ async def test_two_origins_are_refused(world: FakeWorld, url: str) -> None:
     lines = [
         "DELETE /api/user/delete HTTP/1.1",
         "Host: x",
-        f"Cookie: {COOKIE['Cookie']}",
+        f"Cookie: {cookie()['Cookie']}",
         f"Origin: {ORIGIN}",
         "Origin: https://attacker.example.com",
     ]

@@ -14,6 +14,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
 from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec_key
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,9 +134,20 @@ def test_a_token_of_another_type_is_refused(typ: str | None) -> None:
     assert refused(f"{encoded(header)}.{encoded(claims())}.AAAA") == (RefusalKind.NOT_A_SESSION, 401)
 
 
-def test_with_an_extension_that_must_be_understood_it_is_refused() -> None:
-    header = HEADER | {"alg": "RS256", "crit": ["b64"], "b64": False}
-    assert refused(f"{encoded(header)}.{encoded(claims())}.AAAA") == (RefusalKind.NOT_A_SESSION, 401)
+@pytest.mark.parametrize("extension", ["b64", "exp", "x"])
+def test_with_an_extension_that_must_be_understood_it_is_refused(extension: str) -> None:
+    header = HEADER | {"alg": "RS256", "crit": [extension], extension: False}
+    text = f"{encoded(header)}.{encoded(claims())}"
+    signature = sessions().key.sign(text.encode(), PKCS1v15(), SHA256())
+    signed_text = f"{text}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+    assert refused(signed_text) == (RefusalKind.NOT_A_SESSION, 401)
+
+
+@pytest.mark.parametrize("algorithm", ["none", "HS256", "RS384", "ES256", "EdDSA", None])
+def test_of_another_algorithm_it_costs_no_look_at_a_key(algorithm: str | None) -> None:
+    with pytest.raises(Refused) as caught:
+        instance_of(f"{encoded(HEADER | {'alg': algorithm})}.{encoded(claims())}.AAAA")
+    assert caught.value.kind is RefusalKind.NOT_A_SESSION
 
 
 @pytest.mark.parametrize("prefix", ["ak_", "oat_", "m2m_", "mt_", "sk_test_"])
@@ -254,7 +267,7 @@ def test_an_audience_of_the_applications_own_does_not_matter() -> None:
     assert read(token(USER, aud="supabase")).user_id == USER
 
 
-@pytest.mark.parametrize("text", ["", ".", "..", "a.b.c", "é.é.é", "\0", "[" * 8000, "eyJ" * 2000])
+@pytest.mark.parametrize("text", ["", ".", "..", "a.b.c", "é.é.é", "\udce9.\udcff.a", "\0", "[" * 8000, "eyJ" * 2000])
 def test_what_is_no_token_is_refused(text: str) -> None:
     assert refused(text) == (RefusalKind.NOT_A_SESSION, 401)
 
