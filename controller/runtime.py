@@ -22,6 +22,7 @@ from controller.postgres import Database
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from controller.core.leaving import Accounts
     from controller.core.ports import Clock, Directory, Inbox, Store, Watcher
     from controller.core.requests import Archive
     from controller.core.targets import Spec, Target
@@ -76,6 +77,7 @@ class Served:
     store: Store
     inbox: Inbox
     clock: Clock
+    accounts: Accounts
 
 
 @asynccontextmanager
@@ -89,11 +91,11 @@ async def open_inbox(spec: Spec, credentials: Credentials, urls: ClerkURLs) -> A
     """
     clock = SystemClock()
     async with (
-        _clerk(spec, credentials, urls, clock, part=EVENTS_PART) as directory,
+        _clerk(spec, credentials, urls, clock, part=EVENTS_PART) as clerk,
         Database.open(credentials.database_url, spec.target, clock, may_migrate=False) as database,
     ):
         await database.check_schema()
-        yield Served(directory, database, database, clock)
+        yield Served(clerk, database, database, clock, clerk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ async def open_receipts(database_url: str, target: Target) -> AsyncIterator[Data
 @asynccontextmanager
 async def _clerk(
     spec: Spec, credentials: Credentials, urls: ClerkURLs, clock: Clock, *, part: float
-) -> AsyncIterator[Directory]:
+) -> AsyncIterator[Clerk]:
     base_url = urls.check(spec.clerk.api_url)
     share = spec.clerk.rate_limit_share / 100 * part
     async with Clerk.open(credentials.clerk_secret_key, base_url=base_url, share=share, clock=clock) as clerk:

@@ -6,6 +6,7 @@ OpenAPI description of the Backend API, version 2026-05-12. Used by `client`, `l
 
 from __future__ import annotations
 
+import base64
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,17 +15,23 @@ from typing import Annotated, NoReturn, TypeVar
 
 import msgspec
 
+from controller.core.leaving import SigningKey
 from controller.core.users import Environment, Instance, ListedUser, parse_user_id
 from controller.errors import ClerkAnswerOdd
 
 RESOURCE_NOT_FOUND = "resource_not_found"
 """The code of a 404 that means: there is no such user."""
 
+MODULUS_BITS = range(2048, 8193)
+EXPONENT_BITS = range(2, 33)
+"""Clerk's have 2048 and 17; much longer ones would make each verification slow."""
+
 _T = TypeVar("_T")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INSTANCE_ID = re.compile("ins_[A-Za-z0-9]+", re.ASCII)
 _CODE = re.compile("[a-z0-9_]{1,80}", re.ASCII)
+_BASE64URL = re.compile("[A-Za-z0-9_-]{2,2000}", re.ASCII)
 _TRACE = re.compile("[A-Za-z0-9-]{1,80}", re.ASCII)
 
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]
@@ -48,6 +55,27 @@ class _Instance(msgspec.Struct):
     environment_type: str
 
 
+class _Deleted(msgspec.Struct):
+    object: str
+    deleted: bool
+    id: str | None = None
+
+
+class _Key(msgspec.Struct):
+    """Some of what a key may say of itself; by RFC 7517 there may be more, and keys of other kinds."""
+
+    kty: str = ""
+    kid: str = ""
+    use: str = "sig"
+    alg: str = "RS256"
+    n: str = ""
+    e: str = ""
+
+
+class _Keys(msgspec.Struct):
+    keys: Annotated[list[_Key], msgspec.Meta(max_length=100)]
+
+
 class _Error(msgspec.Struct):
     code: str
 
@@ -61,6 +89,8 @@ _USER = msgspec.json.Decoder(_User)
 _USERS = msgspec.json.Decoder(list[_User])
 _TOTAL_COUNT = msgspec.json.Decoder(_TotalCount)
 _INSTANCE = msgspec.json.Decoder(_Instance)
+_DELETED = msgspec.json.Decoder(_Deleted)
+_KEYS = msgspec.json.Decoder(_Keys)
 _ERRORS = msgspec.json.Decoder(_Errors)
 
 
@@ -150,6 +180,42 @@ def read_instance(answer: Answer) -> Instance:
         return Instance(found.id, Environment(found.environment_type))
     except ValueError as error:
         answer.reject("the environment is neither production nor development", error)
+
+
+def read_deleted(answer: Answer) -> str | None:
+    """Return the id of the user who was deleted, if the body says so much; Clerk's description leaves it out at will.
+
+    Raises:
+        ClerkAnswerOdd: it does not say that a user was deleted.
+    """
+    found = _decode(answer, _DELETED, "a deleted user")
+    if found.object != "user" or not found.deleted:
+        answer.reject("it does not say that a user was deleted")
+    return found.id
+
+
+def read_signing_keys(answer: Answer) -> list[SigningKey]:
+    """Return the RSA keys of the body that sign by RS256; keys for anything else are passed over.
+
+    Raises:
+        ClerkAnswerOdd: no set of keys, or an RSA key that is none.
+    """
+    keys = []
+    for key in _decode(answer, _KEYS, "a set of keys").keys:
+        if (key.kty, key.use, key.alg) != ("RSA", "sig", "RS256") or not key.kid:
+            continue
+        modulus, exponent = _number(answer, key.n), _number(answer, key.e)
+        if modulus.bit_length() not in MODULUS_BITS or exponent.bit_length() not in EXPONENT_BITS:
+            answer.reject("a key in it is too short or too long for RSA")
+        keys.append(SigningKey(key.kid, modulus, exponent))
+    return keys
+
+
+def _number(answer: Answer, text: str) -> int:
+    """Read a number as JSON Web Keys write it: base64url of its bytes, without padding."""
+    if not _BASE64URL.fullmatch(text):
+        answer.reject("a key in it is not base64url")
+    return int.from_bytes(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
 
 
 def milliseconds(moment: datetime) -> int:

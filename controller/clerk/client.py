@@ -1,7 +1,7 @@
-"""Clerk through one secret key: the `Directory` of the core.
+"""Clerk through one secret key: the `Directory` and the `Accounts` of the core.
 
-Decides what each answer means for a user: present, absent, or neither (which raises). It never writes to
-Clerk. Made by `controller.runtime`.
+Decides what each answer means for a user: present, absent, deleted, or neither (which raises). The one thing that it
+ever changes in Clerk is that a user is deleted, through `Accounts`. Made by `controller.runtime`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Final, Self
 
 from controller.clerk.answers import (
     RESOURCE_NOT_FOUND,
+    read_deleted,
     read_instance,
+    read_signing_keys,
     read_total_count,
     read_user,
     read_users,
@@ -24,19 +26,23 @@ from controller.clerk.listing import list_users
 from controller.clerk.side_by_side import side_by_side
 from controller.clerk.transport import Patience, Request, Transport, open_transport
 from controller.core.users import Environment, Instance, ListedUser, Presence, UserId, parse_user_id
-from controller.errors import ClerkAnswerOdd, InvalidSpec
+from controller.errors import ClerkAnswerOdd, ClerkRefused, InvalidSpec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
     from datetime import datetime
 
     from controller.clerk.answers import Answer
+    from controller.core.leaving import SigningKey
     from controller.core.ports import Clock
 
 FILTER_IDS: Final = 100
 """How many `user_id` one request may name."""
 
 FILTERS_AT_ONCE = 8
+
+REFUSALS: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY})
+"""Answers to a deletion that asking again does not change; 401 and 403 are the transport's."""
 
 _ENVIRONMENTS = {"sk_live_": Environment.PRODUCTION, "sk_test_": Environment.DEVELOPMENT}
 _KEY = re.compile("sk_(live|test)_[!-~]+", re.ASCII)
@@ -115,17 +121,47 @@ class Clerk:
             # `count` would be another endpoint, and its answer no user.
             message = "only an id of Clerk's form can be looked up"
             raise ValueError(message)
-        answer = await self._transport.get(Request(f"users/{user_id}", "GET /v1/users/{id}"))
-        if answer.status == HTTPStatus.NOT_FOUND:
-            if set(answer.codes()) != {RESOURCE_NOT_FOUND}:
-                answer.reject(f"a 404 that does not say {RESOURCE_NOT_FOUND} proves nothing")
+        answer = await self._transport.ask(Request(f"users/{user_id}", "GET /v1/users/{id}"))
+        if _is_missing(answer):
             return Presence.ABSENT
         if read_user(answer).id != user_id:
             answer.reject("it is another user than the one asked for")
         return Presence.PRESENT
 
+    async def signing_keys(self) -> Sequence[SigningKey]:
+        """Return the keys that the instance's session tokens are signed with at present.
+
+        Raises:
+            ClerkAnswerOdd: it is no set of keys.
+        """
+        return read_signing_keys(await self._transport.ask(Request("jwks", "GET /v1/jwks")))
+
+    async def delete_user(self, user_id: UserId) -> None:
+        """Delete a user; one who is gone already is deleted.
+
+        Raises:
+            ClerkRefused: 400, 401, 403, 409 or 422: Clerk will not, however often it is asked.
+            ClerkAnswerOdd: neither that nor this user deleted nor missing.
+        """
+        if parse_user_id(user_id) is None:
+            # `DELETE /v1/users/` and more would be another endpoint.
+            message = "only an id of Clerk's form can be deleted"
+            raise ValueError(message)
+        request = Request(f"users/{user_id}", "DELETE /v1/users/{id}", method="DELETE")
+        answer = await self._transport.ask(request)
+        if _is_missing(answer):
+            return
+        if answer.status in REFUSALS:
+            message = (
+                f"Clerk refuses to delete the user: {answer.status} on {answer.asked}{answer.details()}. Look the user "
+                "up in Clerk's dashboard, which says what stands in the way."
+            )
+            raise ClerkRefused(message)
+        if read_deleted(answer) not in {None, user_id}:
+            answer.reject("it is another user than the one that was to be deleted")
+
     async def _ask_instance(self) -> Instance:
-        answer = await self._transport.get(Request("instance", "GET /v1/instance"))
+        answer = await self._transport.ask(Request("instance", "GET /v1/instance"))
         instance = read_instance(answer)
         if instance.environment is not self._environment:
             message = (
@@ -138,7 +174,7 @@ class Clerk:
     async def _filter(self, user_ids: Sequence[UserId]) -> list[ListedUser]:
         # Without `limit` Clerk returns ten of a hundred, and ninety living users look gone.
         parameters = (("limit", str(FILTER_IDS)), *(("user_id", user_id) for user_id in user_ids))
-        answer = await self._transport.get(Request("users", "GET /v1/users?user_id", parameters))
+        answer = await self._transport.ask(Request("users", "GET /v1/users?user_id", parameters))
         users = read_users(answer)
         named = {user.id for user in users}
         if len(named) < len(users) or not named <= set(user_ids):
@@ -153,11 +189,24 @@ class _Users:
         self._transport = transport
 
     async def page(self, parameters: tuple[tuple[str, str], ...]) -> Answer:
-        return await self._transport.get(Request("users", "GET /v1/users", parameters))
+        return await self._transport.ask(Request("users", "GET /v1/users", parameters))
 
     async def count(self, parameters: tuple[tuple[str, str], ...]) -> int:
-        answer = await self._transport.get(Request("users/count", "GET /v1/users/count", parameters))
+        answer = await self._transport.ask(Request("users/count", "GET /v1/users/count", parameters))
         return read_total_count(answer)
+
+
+def _is_missing(answer: Answer) -> bool:
+    """Whether the user asked for is not there.
+
+    Raises:
+        ClerkAnswerOdd: a 404 that says something else.
+    """
+    if answer.status != HTTPStatus.NOT_FOUND:
+        return False
+    if set(answer.codes()) != {RESOURCE_NOT_FOUND}:
+        answer.reject(f"a 404 that does not say {RESOURCE_NOT_FOUND} proves nothing")
+    return True
 
 
 def _environment(secret_key: str) -> Environment:

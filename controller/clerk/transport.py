@@ -65,11 +65,15 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A GET of a path below `/v1`. `asked` names it in messages and logs, where ids must not stand."""
+    """A request for a path below `/v1`. `asked` names it in messages and logs, where ids must not stand.
+
+    It may be made more than once, so the method is one that has the same effect again.
+    """
 
     path: str
     asked: str
     parameters: tuple[tuple[str, str], ...] = ()
+    method: str = hdrs.METH_GET
 
 
 class Transport:
@@ -82,7 +86,7 @@ class Transport:
         self._limiter = limiter
         self._patience = patience
 
-    async def get(self, request: Request) -> Answer:
+    async def ask(self, request: Request) -> Answer:
         """Return Clerk's answer: 200, or a 4xx that is not about the key or the rate (2xx are left to decoding).
 
         Raises:
@@ -115,7 +119,7 @@ class Transport:
     async def _ask(self, request: Request) -> Answer:
         url = (self._base / request.path).with_query(request.parameters)
         try:
-            async with self._session.get(url, allow_redirects=False) as response:
+            async with self._session.request(request.method, url, allow_redirects=False) as response:
                 answer = await _read(request, response)
         except TimeoutError as error:
             message = f"Clerk did not answer {request.asked} in time."

@@ -80,6 +80,8 @@ class ClaimKind(Enum):
     """`user.deleted` arrived; its proof is owed once the holdback is over."""
     CREATION = "creation"
     """A doubtful `user.created` arrived; nothing is created before Clerk has answered that the user lives."""
+    OWN_REQUEST = "own_request"
+    """The user asked for his own deletion; settled by `leaving`."""
 
 
 ABSORBED = {
@@ -153,7 +155,7 @@ async def settle(claim: Claim, spec: Spec, directory: Directory, inbox: Inbox, c
         await inbox.discard_claim(claim)
         return Settled.LEFT
     if proof is not None:
-        return await _remove(claim, proof, spec.deletion, inbox)
+        return await remove(claim, proof, spec.deletion, inbox)
     if claim.kind in {ClaimKind.CATCH_UP, ClaimKind.CREATION}:
         await inbox.settle_by_creation(claim)
         return Settled.CREATED
@@ -190,7 +192,8 @@ async def _wait_for_absence(claim: Claim, inbox: Inbox) -> Settled:
     return Settled.LIVES if claim.kind is ClaimKind.HOLDBACK else Settled.DISCARDED
 
 
-async def _remove(claim: Claim, proof: Proof, deletion: Deletion, inbox: Inbox) -> Settled:
+async def remove(claim: Claim, proof: Proof, deletion: Deletion, inbox: Inbox) -> Settled:
+    """Remove the proved user of a claim, or say when it goes on."""
     removal = await inbox.settle_by_removal(claim, proof, deletion)
     if removal.limit_reached:
         await inbox.hold_claim(claim, HELD_DELAY)

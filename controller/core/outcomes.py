@@ -155,5 +155,7 @@ class Settled(Enum):
     """Clerk said several times that a user lives whose rows were being removed in batches: he is left as he is."""
     SWEPT = "swept"
     """Looked at again some time after the removal: what a live token had written since is gone, if anything."""
+    REFUSED = "refused"
+    """The user's own request, which Clerk refuses for good: lifted, nothing was done."""
     DISCARDED = "discarded"
     """Clerk said several times over some minutes that the user lives."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from controller.core.outcomes import Absorbed, Closing, Outcome, Reduction, Removal
     from controller.core.plans import Plan
     from controller.core.proofs import Proof
+    from controller.core.receipts import Receipt
     from controller.core.removals import RemovalTerms
     from controller.core.suspects import Suspects, Terms
     from controller.core.targets import Approval, Deletion, Policy
@@ -248,6 +249,18 @@ class Inbox(Protocol):
 
     async def discard_claim(self, claim: Claim) -> None:
         """End the claim without touching a row."""
+
+    async def request_removal(self, user_id: UserId, lease: timedelta) -> Claim | None:
+        """Store a user's own request, taken by the caller for `lease`; the same one if it waits already.
+
+        None: he is gone on his own request already, and `receipt_of_request` has the receipt.
+        """
+
+    async def receipt_of_request(self, user_id: UserId) -> Receipt | None:
+        """Return the receipt of a user who is gone on his own request, wholly."""
+
+    async def lift_request(self, claim: Claim) -> bool:
+        """End a user's own request; False, and it stands, where he is buried already."""
 
 
 class Phase(Enum):

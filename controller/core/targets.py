@@ -132,6 +132,20 @@ class Webhook:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountDeletion:
+    """How a user may end his own account through the webhook service.
+
+    `issuer`: whose session tokens are taken; None: of any address of the instance. `authorized_parties`: the origins
+    that tokens may be made for. `reverify_within`: how long ago the user may have proved who he is; zero: any time.
+    """
+
+    enabled: bool = False
+    issuer: str | None = None
+    authorized_parties: tuple[str, ...] = ()
+    reverify_within: timedelta = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
 class ClerkSource:
     """Where the desired users are. `rate_limit_share` is in percent of the instance's limit."""
 
@@ -174,6 +188,7 @@ class Spec:
     deletion: Deletion = field(default_factory=Deletion)
     approval: Approval | None = None
     webhook: Webhook = field(default_factory=Webhook)
+    account_deletion: AccountDeletion = field(default_factory=AccountDeletion)
 
     def policy(self) -> Policy:
         """What a run of this resource may change."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from controller.core.users import Instance
     from controller.emulator.faults import Faults
     from controller.emulator.limits import RateLimiter, RequestCounter
+    from controller.emulator.sessions import Sessions
     from controller.emulator.users import UserQuery, Users
 
 VERSION_HEADER = "Clerk-API-Version"
@@ -54,6 +55,7 @@ class Account:
     """Clerk does not say what a cursor at a user deleted meanwhile does: go on, or answer 422."""
     delete_user: Callable[[str], object]
     """Ends a living user and announces it."""
+    sessions: Sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,6 @@ class BackendAPI:
         self._faults = faults
         self._limiter = limiter
         self._counter = counter
-        self._key_set = _key_set(account.instance.id)
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes, to be added to an application."""
@@ -127,6 +128,8 @@ class BackendAPI:
         if FaultName.HTML_404 in names:
             return web.Response(status=404, text=HTML, content_type="text/html")
         content = _alter_content(names, answer(call))
+        if FaultName.UNANSWERED in names:
+            await asyncio.get_running_loop().create_future()
         body = msgspec.json.encode(content)
         if FaultName.GARBAGE_GZIP in names:
             headers = {hdrs.CONTENT_ENCODING: "gzip"}
@@ -181,7 +184,7 @@ class BackendAPI:
         }
 
     def _jwks(self, _call: Call) -> dict[str, Any]:
-        return self._key_set
+        return self._account.sessions.key_set()
 
 
 def _read_call(request: web.Request) -> Call:
@@ -215,6 +218,8 @@ async def _before(fault: Fault, request: web.Request) -> None:
             raise Refusal(500, "internal_clerk_error", "There was an internal error on our servers.")
         case FaultName.FORBIDDEN:
             raise Refusal(403, "authorization_invalid", "You are not authorized to perform this request")
+        case FaultName.UNPROCESSABLE:
+            raise Refusal(422, "user_cannot_be_deleted", "The user cannot be deleted.")
         case FaultName.RATE_LIMITED:
             raise Refusal.too_many_requests(fault.seconds)
         case FaultName.OTHER_404:
@@ -268,11 +273,3 @@ def _refuse(refusal: Refusal) -> web.Response:
     if refusal.retry_after is not None:
         response.headers[hdrs.RETRY_AFTER] = refusal.retry_after
     return response
-
-
-def _key_set(instance_id: str) -> dict[str, Any]:
-    """Return a key set whose `kid` is the instance, as Clerk's is; no token was ever signed with the key."""
-    modulus = "u1SU1LfVLPHCozMxH2Mo4lgOEePzNm0tRgeLezV6ffAt0gunVTLw7onLRnrq0_IzW7yWR7QkrmBL7jTKEn5u"
-    return {
-        "keys": [{"use": "sig", "kty": "RSA", "kid": instance_id, "alg": "RS256", "n": modulus, "e": "AQAB"}],
-    }

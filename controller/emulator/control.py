@@ -79,6 +79,14 @@ class SendExample(msgspec.Struct, forbid_unknown_fields=True):
     instance_id: str | None = None
 
 
+class StartSession(msgspec.Struct, forbid_unknown_fields=True):
+    """`POST /emulator/sessions`: a token of a session of the user; `claims` over its own, null takes one out."""
+
+    user_id: str
+    origin: str
+    claims: dict[str, Any] = {}
+
+
 class ControlAPI:
     """The routes under `/emulator`; a body that cannot be read answers 400, an unknown user 404."""
 
@@ -94,6 +102,8 @@ class ControlAPI:
             web.delete("/emulator/users", _answering(self._delete_users)),
             web.patch("/emulator/users/{user_id}", _answering(self._edit_user)),
             web.post("/emulator/sign-ups", _answering(self._sign_up)),
+            web.post("/emulator/sessions", _answering(self._start_session)),
+            web.post("/emulator/signing-keys", _answering(self._rotate_signing_key)),
             web.get("/emulator/faults", _answering(self._faults)),
             web.post("/emulator/faults", _answering(self._switch_on)),
             web.delete("/emulator/faults", _answering(self._clear_faults)),
@@ -118,6 +128,7 @@ class ControlAPI:
             "instance_id": emulator.instance.id,
             "environment": emulator.instance.environment.value,
             "webhook_secret": emulator.webhook_secret,
+            "issuer": emulator.sessions.issuer,
             "users": emulator.count,
         }
 
@@ -146,6 +157,16 @@ class ControlAPI:
         asked = await _read(request, DeleteUsers)
         newest = list(self._emulator.users)[-asked.newest :] if asked.newest else []
         return {"ids": self._emulator.delete_many([*asked.ids, *newest], webhook=asked.webhook)}
+
+    async def _start_session(self, request: web.Request) -> dict[str, Any]:
+        asked = await _read(request, StartSession)
+        if asked.user_id not in self._emulator.users:
+            raise LookupError(asked.user_id)
+        return {"token": self._emulator.sessions.token(asked.user_id, asked.origin, **asked.claims)}
+
+    async def _rotate_signing_key(self, _request: web.Request) -> dict[str, Any]:
+        self._emulator.sessions.rotate()
+        return {}
 
     async def _faults(self, _request: web.Request) -> dict[str, Any]:
         return {"faults": {str(number): asdict(fault) for number, fault in self._emulator.faults.on.items()}}

@@ -71,6 +71,10 @@ class FaultName(StrEnum):
     """200 with `{}`."""
     OTHER_USER = "other-user"
     """200 with the object of another user."""
+    UNPROCESSABLE = "unprocessable"
+    """422, in Clerk's form: the user cannot be deleted."""
+    UNANSWERED = "unanswered"
+    """What was asked is done, and no answer comes, for as long as the client waits."""
     LIST_INSTEAD = "list-instead"
     """200 with the right object, within a list."""
 
@@ -90,6 +94,7 @@ _DEFAULT_ENDPOINTS = {
     FaultName.LIST_INSTEAD: _BY_ID,
     FaultName.OTHER_404: _BY_ID,
     FaultName.HTML_404: _BY_ID,
+    FaultName.UNPROCESSABLE: frozenset({Endpoint.DELETE}),
 }
 _EVERYWHERE = frozenset(Endpoint)
 

@@ -20,6 +20,7 @@ from controller.emulator.control import ControlAPI
 from controller.emulator.events import deleted_user
 from controller.emulator.faults import Fault, Faults
 from controller.emulator.limits import REQUESTS_PER_WINDOW, RateLimiter, RequestCounter
+from controller.emulator.sessions import Sessions
 from controller.emulator.users import BULK_FROM, BULK_UNTIL, Users
 from controller.emulator.webhooks import WebhookSender, WebhookSettings
 
@@ -72,6 +73,7 @@ class ClerkEmulator:
         limit = self.settings.rate_limit
         self.limiter = RateLimiter(REQUESTS_PER_WINDOW[environment] if limit == DEFAULT_RATE_LIMIT else limit)
         self.webhooks = WebhookSender(webhooks, instance_id=self.instance.id)
+        self.sessions = Sessions(self.instance.id)
         self._runner: web.AppRunner | None = None
         self._port: int | None = None
         if users:
@@ -103,6 +105,7 @@ class ClerkEmulator:
             users=self.users,
             deleted_cursor_works=self.settings.deleted_cursor_works,
             delete_user=self.delete,
+            sessions=self.sessions,
         )
         app = web.Application()
         app.add_routes(BackendAPI(account, self.faults, self.limiter, self.requests).routes())

@@ -7,6 +7,7 @@ and ignores nothing. Used by `manifests`, `reconciler`, `web` and `cli`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,11 +40,18 @@ DURATIONS = (
     ("spec", "deletion", "gracePeriod"),
     ("spec", "deletion", "retention"),
     ("spec", "deletion", "limits", "window"),
+    ("spec", "accountDeletion", "reverifyWithin"),
 )
 """Fields that hold a duration of any length."""
 HOLDBACK_MIN = timedelta(minutes=1)
 HOLDBACK_MAX = timedelta(days=90)
 """As long as Clerk's events can be sent again; who wants longer ignores the event and sets the runs' grace period."""
+
+ISSUER = r"^https://[^\s?#]*[^\s?#/]$"
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]{0,31}://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:[0-9]{1,5})?", re.ASCII)
+"""Of a page, as its browser writes it in the header Origin and Clerk in the claim azp."""
+ORIGIN_BYTES_MAX = 253
+ORIGIN_REMEDY = "write each as the browser does: https://app.example.com, in lower case, without a path or slash"
 
 _Flag = Annotated[bool, msgspec.Meta(description="write true or false")]
 _Duration = Annotated[str, msgspec.Meta(description="write a duration such as 45s, 1h30m or 2d")]
@@ -138,6 +146,23 @@ class _Webhook(_Struct, frozen=True):
     holdback: _Duration = ""
 
 
+class _AccountDeletion(_Struct, frozen=True):
+    enabled: _Flag = False
+    issuer: Annotated[
+        str,
+        msgspec.Meta(
+            max_length=512,
+            pattern=ISSUER,
+            description="write the issuer of the session tokens, such as https://clerk.example.com, without a slash "
+            "at its end, or leave it out",
+        ),
+    ] = ""
+    authorized_parties: Annotated[
+        tuple[str, ...], msgspec.Meta(max_length=20, description=f"give at most 20 of them; {ORIGIN_REMEDY}")
+    ] = ()
+    reverify_within: _Duration = "10m"
+
+
 class _Spec(_Struct, frozen=True):
     clerk: _Clerk
     database: _Database
@@ -157,6 +182,7 @@ class _Spec(_Struct, frozen=True):
     ] = (_Table("user_progress", "Profile"), _Table("tasks"), _Table("daily_checkins"), _Table("moods"))
     deletion: _Deletion = _Deletion()
     webhook: _Webhook = _Webhook()
+    account_deletion: _AccountDeletion = _AccountDeletion()
 
 
 class _Resource(_Struct, frozen=True):
@@ -233,6 +259,7 @@ def _faults(document: Mapping[str, Any]) -> list[str]:
         faults += _faults_of_holdback(webhook)
     if (tables := _part(document, tuple[_Table, ...], "spec", "tables")) is not None:
         faults += _faults_of_tables(tables)
+    faults += _faults_of_account_deletion(document)
     schema = _part(document, _Identifier, "spec", "database", "schema")
     if schema is not None and not _is_identifier(schema):
         faults.append("spec.database.schema: write the plain name, 1 to 63 bytes, unquoted")
@@ -310,6 +337,25 @@ def _faults_of_tables(tables: tuple[_Table, ...]) -> list[str]:
     return faults
 
 
+def _faults_of_account_deletion(document: Mapping[str, Any]) -> list[str]:
+    field = "spec.accountDeletion.authorizedParties"
+    parties = _part(document, tuple[str, ...], "spec", "accountDeletion", "authorizedParties") or ()
+    faults = [
+        f"{field}[{index}]: {ORIGIN_REMEDY}; it is {party!r}"
+        for index, party in enumerate(parties)
+        if len(party) > ORIGIN_BYTES_MAX or not ORIGIN.fullmatch(party)
+    ]
+    if _part(document, bool, "spec", "accountDeletion", "enabled"):
+        if not parties:
+            faults.append(f"{field}: name the pages whose users may delete their accounts; {ORIGIN_REMEDY}")
+        if not _part(document, tuple[Any, ...], "spec", "clerk", "webhookSecretRefs"):
+            faults.append(
+                "spec.accountDeletion: add spec.clerk.webhookSecretRefs, without which the webhook service, which "
+                "deletes accounts, does not serve the resource"
+            )
+    return faults
+
+
 def _is_identifier(value: str) -> bool:
     return "\0" not in value and 0 < len(value.encode()) <= IDENTIFIER_BYTES
 
@@ -339,6 +385,12 @@ def _spec(spec: _Spec, name: str) -> targets.Spec:
         dry_run=spec.dry_run,
         deletion=_deletion(spec.deletion),
         webhook=_webhook(spec.webhook),
+        account_deletion=targets.AccountDeletion(
+            spec.account_deletion.enabled,
+            spec.account_deletion.issuer or None,
+            spec.account_deletion.authorized_parties,
+            _duration(spec.account_deletion.reverify_within),
+        ),
     )
 
 

@@ -15,8 +15,8 @@ from controller.postgres.counting import Bounds
 from controller.postgres.creating import lock_users
 from controller.postgres.failures import RowsHeld
 from controller.postgres.queries import load
-from controller.postgres.removing import ProofExpired, Removing
-from controller.postgres.restoring import REQUESTED, own_request, require_finished
+from controller.postgres.removing import REQUESTED, ProofExpired, Removing
+from controller.postgres.restoring import own_request, require_finished
 from controller.postgres.shapes import describe
 
 if TYPE_CHECKING:

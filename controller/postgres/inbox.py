@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import structlog
 
 from controller.core.absorbing import ABSORBED, LONGEST_DELAY, SECOND_SWEEP_DELAY, Claim, ClaimKind
+from controller.core.leaving import OWN_REQUEST
 from controller.core.outcomes import Absorbed, Removal
 from controller.core.removals import RemovalTerms
 from controller.core.users import UserId
 from controller.errors import TableUnsupported
+from controller.postgres import leaving
 from controller.postgres.connections import LONG, Connections
 from controller.postgres.counting import Bounds
 from controller.postgres.creating import buried, insert_profiles, lock_users, unsupported
@@ -24,7 +26,17 @@ from controller.postgres.failures import RowsHeld
 from controller.postgres.purging import Purging, any_unfinished
 from controller.postgres.queries import load
 from controller.postgres.receipting import LimitReached, chain, permitted_to_events
-from controller.postgres.removing import DELETED, SWEPT, ProofExpired, Removing, UsersLarge, any_rows, count_rows
+from controller.postgres.removing import (
+    DELETED,
+    REQUESTED,
+    SWEPT,
+    ProofExpired,
+    Removing,
+    UsersLarge,
+    any_rows,
+    count_rows,
+)
+from controller.postgres.restoring import own_request
 from controller.postgres.shapes import describe
 
 if TYPE_CHECKING:
@@ -33,6 +45,7 @@ if TYPE_CHECKING:
     from controller.core.absorbing import Delivery
     from controller.core.ports import Clock
     from controller.core.proofs import Proof
+    from controller.core.receipts import Receipt
     from controller.core.targets import Deletion, Target
     from controller.postgres.connections import Transaction
 
@@ -136,9 +149,13 @@ class PostgresInbox:
     async def _remove(self, claim: Claim, proof: Proof, deletion: Deletion) -> Removal:
         async def remove(transaction: Transaction) -> Removal:
             removing = await self._removing(transaction, claim, deletion)
+            if await self._left_before(transaction, claim, removing):
+                return Removal(users=1)
             gone = await removing.remove(transaction, [proof])
             if not gone:
                 return Removal(users_left=1)
+            if removing.reason == REQUESTED:
+                await leaving.forget_traces(transaction, removing.schema, claim.user_id)
             if removing.reason != SWEPT:
                 await transaction.change(_SQL["record_second_sweeps"], removing.schema, list(gone), SECOND_SWEEP_DELAY)
             return Removal(1, count_rows(gone))
@@ -166,10 +183,24 @@ class PostgresInbox:
         if not await transaction.value(_SQL["claim_stands"], claim.id):
             raise ClaimEnded
         shapes = await describe(transaction, self.target)
+        swept = claim.kind is ClaimKind.SECOND_SWEEP
+        if await leaving.on_own_request(transaction, schema, claim):
+            reason = SWEPT if swept else REQUESTED
+            return Removing(schema, shapes, self.clock, own_request(), reason, OWN_REQUEST, bounds=self.bounds)
         permitted = await permitted_to_events(transaction, schema, deletion.limits, shapes.profile)
-        reason = SWEPT if claim.kind is ClaimKind.SECOND_SWEEP else DELETED
         terms = RemovalTerms.of(deletion, permitted)
-        return Removing(schema, shapes, self.clock, terms, reason, EVENT, bounds=self.bounds)
+        return Removing(schema, shapes, self.clock, terms, SWEPT if swept else DELETED, EVENT, bounds=self.bounds)
+
+    async def _left_before(self, transaction: Transaction, claim: Claim, removing: Removing) -> bool:
+        """End an event about a user who left on his own request: he has his receipt, and nothing is left of him."""
+        if removing.reason != DELETED:
+            return False
+        if await leaving.receipt_of_request(transaction, removing.schema, claim.user_id) is None:
+            return False
+        if await any_rows(transaction, removing.shapes, [claim.user_id]):
+            return False
+        await transaction.change(_SQL["end_claim"], claim.id)
+        return True
 
     async def is_unfinished(self, user_id: UserId) -> bool:
         """Whether the user's removal in batches has begun and not ended."""
@@ -238,6 +269,24 @@ class PostgresInbox:
             await transaction.change(_SQL["discard_claim"], claim.id, claim.present_answers)
 
         await self.connections.transact(discard)
+
+    async def request_removal(self, user_id: UserId, lease: timedelta) -> Claim | None:
+        """Store a user's own request, taken for `lease`; None if he is gone on his own request already."""
+        return await self.connections.transact(
+            lambda transaction: leaving.request_removal(transaction, self.target.schema, user_id, lease)
+        )
+
+    async def receipt_of_request(self, user_id: UserId) -> Receipt | None:
+        """Return the receipt of a user who is gone on his own request, wholly."""
+        return await self.connections.transact(
+            lambda transaction: leaving.receipt_of_request(transaction, self.target.schema, user_id)
+        )
+
+    async def lift_request(self, claim: Claim) -> bool:
+        """End a user's own request; False, and it stands, where he is buried already."""
+        return await self.connections.transact(
+            lambda transaction: leaving.lift_request(transaction, self.target.schema, claim)
+        )
 
     async def _creating(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         try:

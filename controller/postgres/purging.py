@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from controller.core.absorbing import SECOND_SWEEP_DELAY
+from controller.core.leaving import OWN_REQUEST
 from controller.core.outcomes import Removal
 from controller.core.targets import DeletionPolicy
 from controller.postgres.connections import LONG
 from controller.postgres.creating import buried, lock_users
 from controller.postgres.failures import ContendedTransaction, RowsHeld
+from controller.postgres.leaving import forget_traces
 from controller.postgres.queries import load
 from controller.postgres.receipting import Occasion, issue
-from controller.postgres.removing import ACTS, DELETED, TEXT_FORM, ProofExpired, Removing, layout_of
+from controller.postgres.removing import ACTS, DELETED, REQUESTED, TEXT_FORM, ProofExpired, Removing, layout_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -264,11 +266,15 @@ class Purging:
         removing, user = self.removing, self._user
         terms = replace(removing.terms, permitted=None, approval=standing.approval)
         rows = {table: number for table, number in standing.rows.items() if number}
-        occasion = Occasion(standing.act, standing.reason, removing.requested_by, removing.run_id)
+        requested = standing.reason == REQUESTED
+        requested_by = OWN_REQUEST if requested else removing.requested_by
+        occasion = Occasion(standing.act, standing.reason, requested_by, removing.run_id)
         await issue(transaction, removing.schema, {user: rows}, occasion, terms)
         await transaction.change(_SQL["end_unfinished"], removing.schema, user)
-        await transaction.change(_INBOX["end_claims_of"], removing.schema, [user])
-        if standing.reason == DELETED:
+        await transaction.change(_INBOX["end_claims_of"], removing.schema, [user], requested)
+        if requested:
+            await forget_traces(transaction, removing.schema, self.proof.user_id)
+        if standing.reason in {DELETED, REQUESTED}:
             await transaction.change(_INBOX["record_second_sweeps"], removing.schema, [user], SECOND_SWEEP_DELAY)
 
     async def _require_tombstone(self, transaction: Transaction) -> None:
@@ -284,15 +290,16 @@ class Purging:
             return None
         # Who is to be erased stays to be erased, whatever the policy says since; the archive has no more than a part.
         act = ERASED if self.removing.terms.policy is DeletionPolicy.ERASE else row["act"]
+        reason = REQUESTED if self.removing.reason == REQUESTED else row["reason"]
         return Standing(
-            self._user, act, row["reason"], row["approval"], row["begun_at"], json.loads(row["rows"]),
+            self._user, act, reason, row["approval"], row["begun_at"], json.loads(row["rows"]),
             row["under_way"], row["searched_to"],
         )  # fmt: skip
 
     async def _note(self, transaction: Transaction, standing: Standing) -> None:
         await transaction.change(
-            _SQL["note_progress"], self.removing.schema, standing.user, standing.act, json.dumps(standing.rows),
-            standing.under_way, standing.searched_to,
+            _SQL["note_progress"], self.removing.schema, standing.user, standing.act, standing.reason,
+            json.dumps(standing.rows), standing.under_way, standing.searched_to,
         )  # fmt: skip
 
 

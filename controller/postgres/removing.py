@@ -39,8 +39,9 @@ ORPHANED: Final = "orphaned"
 DELETED: Final = "deleted"
 SWEPT: Final = "swept"
 DUPLICATE: Final = "duplicate"
+REQUESTED: Final = "requested"
 """Reasons in the archive and on tombstones: found by a run, told by an event, written by a token that was still
-valid, a surplus profile row."""
+valid, a surplus profile row, asked for by a person."""
 # What a value is written as must not depend on settings of role or database: it is read again to be put back.
 TEXT_FORM: Final = (
     "SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres'; SET LOCAL timezone = 'UTC'; "
@@ -122,10 +123,13 @@ class Removing:
         await transaction.change(_SQL["bury"], self.schema, users, self.reason)
         if not retains:
             await self._remove_all_rows(transaction, holding, rows)
-        occasion = Occasion(ACTS[self.terms.policy], self.reason, self.requested_by, self.run_id)
-        changed = {user: tables for user, tables in rows.items() if user not in unchanged}
-        await issue(transaction, self.schema, changed, occasion, self.terms)
-        await transaction.change(_INBOX["end_claims_of"], self.schema, users)
+        erased = await self._erase_who_asked(transaction, users)
+        for act, of_act in ((ACTS[self.terms.policy], rows.keys() - erased), (ACTS[DeletionPolicy.ERASE], erased)):
+            occasion = Occasion(act, self.reason, self.requested_by, self.run_id)
+            changed = {user: tables for user, tables in rows.items() if user in of_act and user not in unchanged}
+            if changed:
+                await issue(transaction, self.schema, changed, occasion, self.terms)
+        await transaction.change(_INBOX["end_claims_of"], self.schema, users, self.reason == REQUESTED)
         return rows
 
     async def _note_kept_rows(self, transaction: Transaction, rows: Rows) -> None:
@@ -161,6 +165,15 @@ class Removing:
         if self.terms.policy is DeletionPolicy.ERASE:
             await transaction.change(_SQL["erase_archived"], self.schema, users)
         await self._require_gone(transaction, users)
+
+    async def _erase_who_asked(self, transaction: Transaction, users: list[UserId]) -> set[str]:
+        """Keep nothing of rows that came back of users who were erased on request before; returns those users."""
+        if self.terms.policy is not DeletionPolicy.ARCHIVE:
+            return set()
+        asked = {row["user_id"] for row in await transaction.rows(_SQL["erased_on_request"], self.schema, users)}
+        if asked:
+            await transaction.change(_SQL["erase_archived"], self.schema, list(asked))
+        return asked
 
     def refuse_unlisted_cascades(self) -> None:
         """Let nobody go while rows would go along that nobody counts.

@@ -22,7 +22,7 @@ from controller.postgres.failures import RowsHeld
 from controller.postgres.fitting import Fit, Portion, fit, not_read, unreadable, values_left
 from controller.postgres.queries import load, quoted
 from controller.postgres.receipting import Occasion, issue
-from controller.postgres.removing import TEXT_FORM
+from controller.postgres.removing import REQUESTED, TEXT_FORM
 from controller.postgres.shapes import describe
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ _SQL: Final = load("restoring")
 _CHANGING: Final = load("changing")
 _PURGING: Final = load("purging")
 RESTORED: Final = "restored"
-REQUESTED: Final = "requested"
-"""The act, and the reason, on the receipts of what a person asked for."""
+"""The act on the receipts of who was put back."""
 UNIQUE: Final = frozenset({"23505", "23P01"})
 """States of a row that another one excludes: a unique index, an exclusion constraint."""
 REFERENCE: Final = "23503"

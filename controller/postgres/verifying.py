@@ -25,10 +25,11 @@ _SQL: Final = load("receipts")
 async def read_receipts(transaction: Transaction, schema: str, limit: int, user_id: UserId | None) -> list[Receipt]:
     """Return the newest `limit` receipts, the last of them last."""
     rows = await transaction.rows(_SQL["newest_receipts"], schema, limit, user_id)
-    return [_receipt(row) for row in reversed(rows)]
+    return [receipt_of(row) for row in reversed(rows)]
 
 
-def _receipt(row: Any) -> Receipt:
+def receipt_of(row: Any) -> Receipt:
+    """Read one row of `newest_receipts`, or of another query with its columns."""
     return Receipt(
         position=row["position"],
         act=row["act"],

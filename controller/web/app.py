@@ -16,6 +16,7 @@ from aiohttp import web
 
 from controller.ops.server import Health, Probes
 from controller.ops.server import serve as serve_ops
+from controller.web.account_deletion import AccountDeletion
 from controller.web.resources import Resources
 from controller.web.webhooks import BODY_BYTES_MAX, Bounds, Webhooks
 
@@ -91,10 +92,14 @@ class Service:
 
 
 @asynccontextmanager
-async def listen(webhooks: Webhooks, host: str, port: int) -> AsyncIterator[int]:
+async def listen(
+    webhooks: Webhooks, host: str, port: int, account_deletion: AccountDeletion | None = None
+) -> AsyncIterator[int]:
     """Answer requests until the block ends, and those under way after it; yields the port."""
     app = web.Application(client_max_size=BODY_BYTES_MAX)
-    app.add_routes(webhooks.routes())
+    accounts = account_deletion or AccountDeletion(webhooks.resources, webhooks.metrics)
+    # before those of the webhooks, which end in a refusal of all other paths
+    app.add_routes([*accounts.routes(), *webhooks.routes()])
     runner = web.AppRunner(
         app,
         access_log=None,

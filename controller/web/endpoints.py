@@ -1,7 +1,7 @@
 """One resource as the webhook service serves it: its secrets, its database and Clerk, and its worker.
 
 Decides when things are opened anew, and what a request is told while they are not open. An endpoint never changes
-its spec: a changed one gets a new endpoint. Used by `resources` and `webhooks`.
+its spec: a changed one gets a new endpoint. Used by `resources`, `webhooks` and `account_deletion`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import structlog
 from controller.core.contact import establish
 from controller.errors import PermanentError, TransientError, UserSyncError
 from controller.web.keyring import Declaration, Keyring, Rhythm, not_ready, wait_patiently
+from controller.web.signing_keys import SigningKeys
 from controller.web.worker import Pace, Worker
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDictProxy
 
+    from controller.core.absorbing import Claim
+    from controller.core.outcomes import Settled
     from controller.core.targets import Spec
     from controller.runtime import Served
     from controller.settings import Credentials
@@ -57,6 +60,7 @@ class Opened:
     served: Served
     instance_id: str
     since: float
+    signing_keys: SigningKeys
 
 
 class Endpoint:
@@ -65,6 +69,8 @@ class Endpoint:
     def __init__(self, declaration: Declaration, workshop: Workshop) -> None:
         self.declaration = declaration
         self.spec = declaration.spec
+        self.instance_id = declaration.spec.clerk.instance_id
+        """As named, or as it was when it was last open; None before that."""
         self._workshop = workshop
         self._log = log.bind(resource=self.spec.name)
         self._changed = asyncio.Event()
@@ -128,6 +134,10 @@ class Endpoint:
         if self._worker is not None:
             self._worker.wake()
 
+    def settle_now(self, claim: Claim) -> asyncio.Task[Settled | None] | None:
+        """Let the worker settle a claim that is leased to us; None if it cannot, and the claim is to be let go."""
+        return None if self._worker is None else self._worker.settle_now(claim)
+
     def _reopen_after(self, failed: Opened) -> None:
         """Open anew, for the password may have changed; but not for every event that a wrong right refuses."""
         if asyncio.get_running_loop().time() - failed.since >= self._workshop.rhythm.reread.total_seconds():
@@ -170,7 +180,9 @@ class Endpoint:
             instance = await establish(served.directory, served.store, named=self.spec.clerk.instance_id)
             self._log.info("serving", instance=instance.id)
             self._error = None
-            self._opened = Opened(served, instance.id, asyncio.get_running_loop().time())
+            self.instance_id = instance.id
+            signing_keys = SigningKeys(served.accounts, instance.id)
+            self._opened = Opened(served, instance.id, asyncio.get_running_loop().time(), signing_keys)
             self._tried.set()
             try:
                 await self._work_until_changed(served)

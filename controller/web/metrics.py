@@ -43,6 +43,12 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self._accounts = Counter(
+            "usersync_account_deletions",
+            "Verified requests of users to delete their accounts, by what was answered.",
+            ["result"],
+            registry=self.registry,
+        )
         self._durations = Histogram(
             "usersync_webhook_duration_seconds",
             "From the request's headers to its answer.",
@@ -66,6 +72,10 @@ class Metrics:
     def count_claim(self, result: str) -> None:
         """Count an attempt to settle a claim."""
         self._claims.labels(result).inc()
+
+    def count_account_deletion(self, result: str) -> None:
+        """Count a user's own verified request."""
+        self._accounts.labels(result).inc()
 
     def observe_duration(self, status: int, seconds: float) -> None:
         """Note how long a request took."""

@@ -24,6 +24,18 @@ class RefusalKind(Enum):
     WRONG_INSTANCE = "wrong_instance"
     UNKNOWN_RESOURCE = "unknown_resource"
     BUSY = "busy"
+    NO_SESSION = "no_session"
+    NOT_A_SESSION = "not_a_session"
+    EXPIRED = "expired"
+    ISSUER = "issuer"
+    MACHINE = "machine"
+    AUTHORIZED_PARTY = "authorized_party"
+    ORIGIN = "origin"
+    PENDING_SESSION = "pending_session"
+    IMPERSONATED = "impersonated"
+    REVERIFICATION = "reverification"
+    AMBIGUOUS = "ambiguous"
+    RATE = "rate"
 
 
 STATUS = {
@@ -38,6 +50,18 @@ STATUS = {
     RefusalKind.WRONG_INSTANCE: HTTPStatus.FORBIDDEN,
     RefusalKind.UNKNOWN_RESOURCE: HTTPStatus.NOT_FOUND,
     RefusalKind.BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
+    RefusalKind.NO_SESSION: HTTPStatus.UNAUTHORIZED,
+    RefusalKind.NOT_A_SESSION: HTTPStatus.UNAUTHORIZED,
+    RefusalKind.EXPIRED: HTTPStatus.UNAUTHORIZED,
+    RefusalKind.ISSUER: HTTPStatus.UNAUTHORIZED,
+    RefusalKind.MACHINE: HTTPStatus.UNAUTHORIZED,
+    RefusalKind.AUTHORIZED_PARTY: HTTPStatus.FORBIDDEN,
+    RefusalKind.ORIGIN: HTTPStatus.FORBIDDEN,
+    RefusalKind.PENDING_SESSION: HTTPStatus.FORBIDDEN,
+    RefusalKind.IMPERSONATED: HTTPStatus.FORBIDDEN,
+    RefusalKind.REVERIFICATION: HTTPStatus.FORBIDDEN,
+    RefusalKind.AMBIGUOUS: HTTPStatus.CONFLICT,
+    RefusalKind.RATE: HTTPStatus.TOO_MANY_REQUESTS,
 }
 
 

@@ -1,7 +1,7 @@
 """Which resources are served, by their names.
 
 Decides that a changed declaration gets a new endpoint, and that a resource without a webhook secret is not served at
-all. Fed by `sources`; asked by `webhooks`.
+all. Fed by `sources`; asked by `webhooks` and `account_deletion`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class Resources:
     def only(self) -> Endpoint | None:
         """Return the endpoint where there is exactly one."""
         return next(iter(self._endpoints.values())) if len(self._endpoints) == 1 else None
+
+    def ending_accounts(self) -> list[Endpoint]:
+        """Return the endpoints whose users may delete their own accounts."""
+        return [endpoint for endpoint in self._endpoints.values() if endpoint.spec.account_deletion.enabled]
 
     def apply(self, declaration: Declaration) -> None:
         """Serve a resource as declared; the same declaration again changes nothing."""

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from controller.core.absorbing import LONGEST_DELAY, Claim, retry_delay, settle
+from controller.core.absorbing import LONGEST_DELAY, Claim, ClaimKind, retry_delay, settle
+from controller.core.leaving import settle_request
 from controller.core.outcomes import Settled
-from controller.errors import TransientError, UserSyncError
+from controller.errors import RequestRefused, TransientError, UserSyncError
 
 if TYPE_CHECKING:
     from controller.core.targets import Spec
@@ -29,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE = 8
 """Claims under way; one that waits for Clerk must not keep the next from being settled within a second."""
+AT_ONCE_WITH_REQUESTS = 24
+"""The same with the users' own requests, which are not made to wait behind them."""
 PAUSE_MIN_SECONDS = 0.05
 """Against turning in a circle when the database says that a claim is due and yet gives none."""
 FAILURE_PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -57,7 +60,8 @@ class Worker:
         self._pace = pace
         self._wake = asyncio.Event()
         self._stopping = False
-        self._under_way: set[int] = set()
+        self._group: asyncio.TaskGroup | None = None
+        self._under_way: dict[int, asyncio.Task[Settled | None]] = {}
         self._failures = 0
 
     def wake(self) -> None:
@@ -69,9 +73,21 @@ class Worker:
         self._stopping = True
         self._wake.set()
 
+    def settle_now(self, claim: Claim) -> asyncio.Task[Settled | None] | None:
+        """Settle a claim that is leased to the caller; None if there is no place for it, or the worker ends.
+
+        A user waits for it, so it does not wait behind claims that Clerk keeps waiting.
+        """
+        if claim.id in self._under_way:
+            return self._under_way[claim.id]
+        if self._group is None or self._stopping or len(self._under_way) >= AT_ONCE_WITH_REQUESTS:
+            return None
+        return self._begin(self._group, claim)
+
     async def run(self) -> None:
         """Settle claims until stopped; raises nothing for an outage."""
         async with asyncio.TaskGroup() as group:
+            self._group = group
             while not self._stopping:
                 self._wake.clear()
                 pause = await self._take(group)
@@ -83,14 +99,13 @@ class Worker:
         """Begin to settle what is due; return how many seconds to wait for more."""
         poll = self._pace.poll.total_seconds() * random.uniform(0.8, 1.2)  # noqa: S311 - keeps replicas apart
         free = AT_ONCE - len(self._under_way)
-        if not free:
+        if free <= 0:
             return poll
         try:
             for claim in await self._served.inbox.take_claims(free, self._pace.lease):
                 # one that outlasts its lease comes again, and is only lent anew: it must not take every place
                 if claim.id not in self._under_way:
-                    self._under_way.add(claim.id)
-                    group.create_task(self._settle(claim))
+                    self._begin(group, claim)
             due = await self._served.inbox.next_claim_due()
         except UserSyncError as error:
             self._log.warning("claims_not_read", reason=error.reason, error=str(error))
@@ -100,10 +115,18 @@ class Worker:
         self._failures = 0
         return poll if due is None else min(max(due.total_seconds(), PAUSE_MIN_SECONDS), poll)
 
-    async def _settle(self, claim: Claim) -> None:
+    def _begin(self, group: asyncio.TaskGroup, claim: Claim) -> asyncio.Task[Settled | None]:
+        self._under_way[claim.id] = task = group.create_task(self._settle(claim))
+        return task
+
+    async def _settle(self, claim: Claim) -> Settled | None:
+        """Settle a claim, or let it come again; returns what it came to, None if that is not known."""
         settled: Settled | None = None
         try:
-            settled = await settle(claim, self._spec, self._served.directory, self._served.inbox, self._served.clock)
+            settled = await self._attempt(claim)
+        except RequestRefused as error:
+            self._log.warning("account_deletion_refused", claim=claim.id, error=str(error))
+            settled = Settled.REFUSED
         except UserSyncError as error:
             self._log.warning("claim_postponed", claim=claim.id, reason=error.reason, error=str(error))
             settled = await self._postpone(claim, error)
@@ -111,9 +134,16 @@ class Worker:
             # a fault of ours must not take the other claims with it; this one comes again after its lease
             self._log.exception("claim_failed", claim=claim.id)
         finally:
-            self._under_way.discard(claim.id)
+            self._under_way.pop(claim.id, None)
             self._wake.set()
         self._report(claim, settled)
+        return settled
+
+    async def _attempt(self, claim: Claim) -> Settled:
+        served = self._served
+        if claim.kind is ClaimKind.OWN_REQUEST:
+            return await settle_request(claim, served.accounts, served.directory, served.inbox, served.clock)
+        return await settle(claim, self._spec, served.directory, served.inbox, served.clock)
 
     async def _postpone(self, claim: Claim, error: UserSyncError) -> Settled | None:
         delay = retry_delay(claim)

@@ -176,10 +176,11 @@ def test_the_service_selects_the_webhook_pods_and_no_others(installed: Kubectl) 
     assert selected == [WEBHOOK]
 
 
-def test_only_the_webhook_path_is_open_to_the_outside(installed: Kubectl) -> None:
+def test_only_the_paths_of_the_webhook_service_are_open_to_the_outside(installed: Kubectl) -> None:
     rules = json.loads(installed("get", "ingress", WEBHOOK, "-o", "json"))["spec"]["rules"]
     paths = [(entry["path"], entry["backend"]["service"]) for rule in rules for entry in rule["http"]["paths"]]
-    assert paths == [("/api/webhooks/clerk", {"name": WEBHOOK, "port": {"name": "http"}})]
+    service = {"name": WEBHOOK, "port": {"name": "http"}}
+    assert paths == [("/api/webhooks/clerk", service), ("/api/user/delete", service)]
 
 
 @pytest.mark.parametrize("name", [CONTROLLER, WEBHOOK])

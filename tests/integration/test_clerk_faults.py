@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from controller.core.users import Presence
+from controller.core.users import Presence, UserId
 from controller.emulator import ClerkEmulator, Endpoint, Fault, FaultName
 from controller.errors import ClerkAnswerOdd, ClerkRefused, ClerkUnavailable, ListingIncomplete
 from tests.support.clerks import UNHURRIED, as_user_ids, clerk_of
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from controller.clerk import Clerk
-    from controller.core.users import UserId
     from controller.errors import UserSyncError
 
 UNAVAILABLE = [
@@ -155,6 +154,76 @@ async def test_a_look_up_of_a_deleted_user_with_a_fault_proves_nothing(
 
     with pytest.raises(error):
         await clerk.look_up(ids[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        (FaultName.SERVER_ERROR, ClerkUnavailable),
+        (FaultName.RATE_LIMITED, ClerkUnavailable),
+        (FaultName.TIMEOUT, ClerkUnavailable),
+        (FaultName.FORBIDDEN, ClerkRefused),
+        (FaultName.UNPROCESSABLE, ClerkRefused),
+        (FaultName.HTML_404, ClerkAnswerOdd),
+        (FaultName.OTHER_404, ClerkAnswerOdd),
+    ],
+)
+async def test_a_deletion_with_a_fault_is_none(
+    emulator: ClerkEmulator, clerk: Clerk, ids: list[UserId], name: FaultName, error: type[UserSyncError]
+) -> None:
+    emulator.switch_on(Fault(name, endpoint=Endpoint.DELETE))
+
+    with pytest.raises(error):
+        await clerk.delete_user(ids[0])
+    assert ids[0] in emulator.users
+
+
+@pytest.mark.parametrize("name", [FaultName.HTML_PAGE, FaultName.EMPTY_OBJECT, FaultName.OTHER_USER])
+async def test_a_deletion_that_is_answered_oddly_is_not_believed(
+    emulator: ClerkEmulator, clerk: Clerk, ids: list[UserId], name: FaultName
+) -> None:
+    emulator.switch_on(Fault(name, endpoint=Endpoint.DELETE))
+
+    with pytest.raises(ClerkAnswerOdd):
+        await clerk.delete_user(ids[0])
+
+
+@pytest.mark.parametrize("name", [FaultName.RESET, FaultName.UNANSWERED, FaultName.TRUNCATED_BODY])
+async def test_a_deletion_whose_answer_gets_lost_is_asked_for_again(
+    emulator: ClerkEmulator, clerk: Clerk, ids: list[UserId], name: FaultName
+) -> None:
+    emulator.switch_on(Fault(name, endpoint=Endpoint.DELETE, times=1))
+
+    await clerk.delete_user(ids[0])
+
+    assert ids[0] not in emulator.users
+    assert emulator.requests.by_endpoint[Endpoint.DELETE] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        *((name, ClerkUnavailable) for name in UNAVAILABLE),
+        (FaultName.FORBIDDEN, ClerkRefused),
+        (FaultName.HTML_PAGE, ClerkAnswerOdd),
+        (FaultName.EMPTY_OBJECT, ClerkAnswerOdd),
+        (FaultName.LIST_INSTEAD, ClerkAnswerOdd),
+    ],
+)
+async def test_a_fault_at_the_key_set_is_never_a_key(
+    emulator: ClerkEmulator, clerk: Clerk, name: FaultName, error: type[UserSyncError]
+) -> None:
+    emulator.switch_on(Fault(name, endpoint=Endpoint.JWKS))
+
+    with pytest.raises(error):
+        await clerk.signing_keys()
+
+
+@pytest.mark.parametrize("user_id", ["", "count", "user_", "../instance", "user_a/ban"])
+async def test_what_is_no_user_is_never_deleted(emulator: ClerkEmulator, clerk: Clerk, user_id: str) -> None:
+    with pytest.raises(ValueError, match="form"):
+        await clerk.delete_user(UserId(user_id))
+    assert emulator.requests.total == 0
 
 
 @pytest.mark.parametrize("name", UNAVAILABLE)

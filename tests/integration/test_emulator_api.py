@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import jwt
 import pytest
 
 from controller.core.users import Environment
@@ -143,6 +144,18 @@ async def test_the_instance_and_its_key_tell_the_environment(environment: Enviro
 
 async def test_the_key_set_is_named_after_the_instance(clerk: ClerkEmulator, caller: Caller) -> None:
     assert (await caller.get("/jwks")).content["keys"][0]["kid"] == clerk.instance.id
+
+
+async def test_a_session_token_is_signed_with_the_key_of_the_key_set(clerk: ClerkEmulator, caller: Caller) -> None:
+    (user_id,) = clerk.add_users(1)
+    for _ in range(2):
+        token = clerk.sessions.token(user_id, "https://app.example.com", fva=[1, 2], sts=None)
+        key = jwt.PyJWK((await caller.get("/jwks")).content["keys"][0])
+        claims = jwt.decode(token, key, algorithms=["RS256"], issuer=clerk.sessions.issuer)
+        assert (claims["sub"], claims["azp"], claims["fva"]) == (user_id, "https://app.example.com", [1, 2])
+        assert "sts" not in claims
+        assert jwt.get_unverified_header(token)["kid"] == clerk.instance.id
+        clerk.sessions.rotate()
 
 
 @pytest.mark.parametrize("path", ["/users", "/users/count", "/users/user_a", "/instance", "/jwks"])

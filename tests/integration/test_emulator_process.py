@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import jwt
 import pytest
 
 from controller.emulator import ClerkEmulator
@@ -104,6 +105,18 @@ async def test_users_are_edited(clerk: ClerkEmulator, steering: Steering) -> Non
     (user_id,) = clerk.add_users(1)
     await steering.ask("PATCH", f"/users/{user_id}", {"changes": {"first_name": "Zoë"}})
     assert clerk.users.describe(user_id)["first_name"] == "Zoë"
+
+
+async def test_a_session_is_begun_and_the_signing_key_exchanged(clerk: ClerkEmulator, steering: Steering) -> None:
+    (user_id,) = clerk.add_users(1)
+    asked = {"user_id": user_id, "origin": "https://app.example.com", "claims": {"fva": [99, -1], "sts": None}}
+    token = (await steering.ask("POST", "/sessions", asked))["token"]
+    claims = jwt.decode(token, clerk.sessions.public_key, algorithms=["RS256"])
+    assert (claims["sub"], claims["fva"]) == (user_id, [99, -1])
+    await steering.ask("POST", "/signing-keys")
+    with pytest.raises(jwt.InvalidSignatureError):
+        jwt.decode(token, clerk.sessions.public_key, algorithms=["RS256"])
+    await steering.ask("POST", "/sessions", asked | {"user_id": "user_nobody"}, status=404)
 
 
 async def test_faults_are_switched_on_and_off(clerk: ClerkEmulator, steering: Steering) -> None:

@@ -21,6 +21,7 @@ from tests.simulation.loop import START
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
+    from controller.core.leaving import SigningKey
     from controller.errors import UserSyncError
     from tests.simulation.crashes import Process
     from tests.simulation.evidence import Evidence
@@ -91,6 +92,12 @@ class LyingDirectory:
 
     async def instance(self) -> Instance:
         return self.of
+
+    async def signing_keys(self) -> Sequence[SigningKey]:
+        raise NotImplementedError
+
+    async def delete_user(self, user_id: UserId) -> None:
+        raise NotImplementedError
 
     async def list_users(self) -> AsyncGenerator[Sequence[ListedUser], None]:
         listing = self.evidence.begin_listing(ACTOR.get())

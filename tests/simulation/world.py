@@ -296,7 +296,7 @@ class World:
 
     async def _serve(self, replica: Replica) -> None:
         ACTOR.set(replica.actor)
-        served = Served(replica.directory, replica.database, replica.database, replica.process.clock)
+        served = Served(replica.directory, replica.database, replica.database, replica.process.clock, replica.directory)
         try:
             await establish(served.directory, served.store)
             replica.open = True

@@ -65,6 +65,10 @@ class EmulatedPopulation:
     emulator: ClerkEmulator
 
     @property
+    def accounts(self) -> Clerk:
+        return self.directory
+
+    @property
     def instance(self) -> Instance:
         return self.emulator.instance
 
@@ -80,6 +84,9 @@ class EmulatedPopulation:
 
     def cut_listing_short(self) -> None:
         self.emulator.switch_on(Fault(FaultName.SHORT_PAGE, endpoint=Endpoint.LIST))
+
+    def refuse_deletion(self) -> None:
+        self.emulator.switch_on(Fault(FaultName.UNPROCESSABLE))
 
     def answer_oddly(self, user_id: UserId) -> None:
         self.emulator.switch_on(Fault(FaultName.OTHER_USER, ids=frozenset({user_id})))

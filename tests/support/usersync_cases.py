@@ -199,14 +199,78 @@ BAD += [
 
 NOT_YET = [
     usersync(schedule={"cron": "0 3 * * 0"}),
-    usersync(accountDeletion={"enabled": True}),
     usersync(rowLevelSecurity="Check"),
     usersync(database=database(adminUrlSecretRef={"name": "a", "key": "b"})),
     usersync(tables=[{"name": "a", "role": "Profile", "values": {}}]),
 ]
 
+ORIGIN = "https://app.example.com"
+WITH_WEBHOOKS = clerk(webhookSecretRefs=[{"name": "a", "key": "k"}])
+
+
+def account_deletion(**fields: object) -> UserSync:
+    """A UserSync whose users may delete their accounts, and `fields` over it."""
+    given = {"enabled": True, "authorizedParties": [ORIGIN]} | fields
+    return usersync(clerk=WITH_WEBHOOKS, accountDeletion={key: given[key] for key in given if given[key] is not None})
+
+
+BAD += [
+    Bad("no authorized party", account_deletion(authorizedParties=[]), "authorizedParties", "name the pages"),
+    Bad("authorized parties left out", account_deletion(authorizedParties=None), "authorizedParties", "name the pages"),
+    Bad(
+        "no webhook secret",
+        usersync(accountDeletion={"enabled": True, "authorizedParties": [ORIGIN]}),
+        "spec.accountDeletion",
+        "spec.clerk.webhookSecretRefs",
+    ),
+    *(
+        Bad(f"the origin {origin}"[:60], account_deletion(authorizedParties=[ORIGIN, origin]), "[1]", remedy)
+        for origin, remedy in (
+            ("", "as the browser writes it"),
+            ("*", "as the browser writes it"),
+            ("null", "as the browser writes it"),
+            ("app.example.com", "as the browser writes it"),
+            ("https://app.example.com/", "without a path or slash"),
+            ("https://app.example.com/app", "without a path or slash"),
+            ("https://App.example.com", "in lower case"),
+            ("https://*.example.com", "as the browser writes it"),
+            ("https://u@app.example.com", "as the browser writes it"),
+            (f"https://{'a' * 250}.com", "may not be more than 253 bytes"),
+        )
+    ),
+    Bad(
+        "21 authorized parties",
+        account_deletion(authorizedParties=[f"https://a{number}.test" for number in range(21)]),
+        "spec.accountDeletion.authorizedParties",
+        "must have at most 20 items",
+    ),
+    *(
+        Bad(f"the issuer {issuer}"[:60], account_deletion(issuer=issuer), "spec.accountDeletion.issuer", remedy)
+        for issuer, remedy in (
+            ("", "https address"),
+            ("clerk.example.com", "https address"),
+            ("http://clerk.example.com", "https address"),
+            ("https://clerk.example.com/", "without a slash"),
+            ("https://a b", "https address"),
+        )
+    ),
+    Bad(
+        "reverifyWithin without unit",
+        account_deletion(reverifyWithin="10"),
+        "spec.accountDeletion.reverifyWithin",
+        "must be a duration",
+    ),
+    Bad("enabled as text", account_deletion(enabled="yes"), "spec.accountDeletion.enabled", "must be of type boolean"),
+]
+
 GOOD = [
     usersync(),
+    usersync(accountDeletion={}),
+    usersync(accountDeletion={"enabled": False, "issuer": None, "authorizedParties": [], "reverifyWithin": "10m"}),
+    account_deletion(),
+    account_deletion(issuer="https://clerk.example.com", reverifyWithin="0s"),
+    account_deletion(issuer="https://example.com/__clerk", reverifyWithin="1h30m"),
+    account_deletion(authorizedParties=["http://localhost:3000", "capacitor://localhost", "https://b.test:8443"]),
     usersync(actions=["Analyze", "FixProgress", "Cleanup", "FixDuplicates", "FullSync"]),
     *(usersync(interval=interval) for interval in ("30s", "1h", "1h30m", "90m", "1h1m1s", "999999s", "1d", "9999d")),
     *(

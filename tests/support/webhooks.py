@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from controller.core.ports import Clock
     from controller.errors import UserSyncError
+    from controller.web.account_deletion import AccountDeletion
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -72,7 +73,7 @@ class FakeWorld:
             raise self.error
         self.opened.append(credentials)
         try:
-            yield Served(self.directory, self.store, self.store, self.clock)
+            yield Served(self.directory, self.store, self.store, self.clock, self.directory)
         finally:
             self.closed.append(credentials)
 
@@ -141,11 +142,16 @@ class Sender:
 
 
 @asynccontextmanager
-async def serving(resources: Resources, metrics: Metrics, bounds: Bounds | None = None) -> AsyncIterator[str]:
+async def serving(
+    resources: Resources,
+    metrics: Metrics,
+    bounds: Bounds | None = None,
+    account_deletion: AccountDeletion | None = None,
+) -> AsyncIterator[str]:
     """Serve on a free port of 127.0.0.1; gives the URL."""
     webhooks = Webhooks(resources, metrics, bounds or Bounds())
     try:
-        async with listen(webhooks, "127.0.0.1", 0) as port:
+        async with listen(webhooks, "127.0.0.1", 0, account_deletion) as port:
             yield f"http://127.0.0.1:{port}"
     finally:
         await resources.close()

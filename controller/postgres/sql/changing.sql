@@ -62,6 +62,17 @@ SELECT user_id, count(*) AS rows FROM removed GROUP BY user_id;
 -- erase_archived(schema_name, user_ids)
 DELETE FROM usersync.archive WHERE schema_name = $1 AND user_id = ANY($2::text[]);
 
+-- erased_on_request(schema_name, user_ids)
+SELECT u.id AS user_id
+FROM unnest($2::text[]) AS u (id)
+JOIN usersync.target AS t ON t.schema_name = $1
+WHERE EXISTS (
+    SELECT FROM usersync.receipts AS r
+    JOIN usersync.buried AS b ON b.schema_name = r.schema_name AND b.user_hash = r.user_hash
+    WHERE r.schema_name = $1 AND r.user_hash = sha256(t.salt || convert_to(t.instance_id || u.id, 'UTF8'))
+        AND r.act = 'erased' AND r.reason = 'requested'
+);
+
 -- rows_remain(user_ids)
 SELECT EXISTS (SELECT FROM {schema}.{table} AS usersync_row WHERE usersync_row.{user_id} = ANY($1::text[]));
 

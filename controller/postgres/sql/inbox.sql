@@ -52,8 +52,10 @@ SELECT EXISTS (SELECT FROM usersync.claims WHERE id = $1);
 -- end_claim(claim_id)
 DELETE FROM usersync.claims WHERE id = $1;
 
--- end_claims_of(schema_name, user_ids)
-DELETE FROM usersync.claims WHERE schema_name = $1 AND user_id = ANY($2::text[]);
+-- end_claims_of(schema_name, user_ids, requested)
+-- A user's own request stands until he has been erased on his request, whoever removes his rows meanwhile.
+DELETE FROM usersync.claims
+WHERE schema_name = $1 AND user_id = ANY($2::text[]) AND ($3::boolean OR kind <> 'own_request');
 
 -- record_second_sweeps(schema_name, user_ids, delay)
 INSERT INTO usersync.claims (schema_name, user_id, kind, due_at)

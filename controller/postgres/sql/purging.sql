@@ -30,8 +30,8 @@ FROM usersync.unfinished WHERE schema_name = $1 AND user_id = $2;
 INSERT INTO usersync.unfinished (schema_name, user_id, act, reason, approval, begun_at, rows)
 VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb);
 
--- note_progress(schema_name, user_id, act, rows, under_way, searched_to)
-UPDATE usersync.unfinished SET act = $3, rows = $4::jsonb, under_way = $5, searched_to = $6
+-- note_progress(schema_name, user_id, act, reason, rows, under_way, searched_to)
+UPDATE usersync.unfinished SET act = $3, reason = $4, rows = $5::jsonb, under_way = $6, searched_to = $7
 WHERE schema_name = $1 AND user_id = $2;
 
 -- end_unfinished(schema_name, user_id)

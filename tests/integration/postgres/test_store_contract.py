@@ -10,6 +10,7 @@ import pytest
 
 from controller.core.targets import Target
 from controller.postgres import Bounds, Database
+from tests.support.contracts.leaving import LargeLeavingContract, LeavingContract
 from tests.support.contracts.store import (
     BITE,
     BOUND,
@@ -80,7 +81,11 @@ class TestPostgresInbox(InboxContract):
     """Held by the inherited tests."""
 
 
-class TestLargeRemovalOfPostgres(LargeRemovalContract):
+class TestLeavingPostgres(LeavingContract):
+    """Held by the inherited tests."""
+
+
+class TestLargeRemovalOfPostgres(LargeRemovalContract, LargeLeavingContract):
     """Held by the inherited tests."""
 
     @pytest.fixture

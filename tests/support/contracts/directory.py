@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from controller.core.users import Instance, Presence, UserId
-from controller.errors import ClerkAnswerOdd, ListingIncomplete
+from controller.errors import ClerkAnswerOdd, ClerkRefused, ListingIncomplete
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from controller.core.leaving import Accounts
     from controller.core.ports import Directory
     from controller.core.users import ListedUser
 
@@ -23,6 +24,7 @@ class Population(Protocol):
     """The instance behind a directory, as a test changes it."""
 
     directory: Directory
+    accounts: Accounts
     instance: Instance
 
     def sign_up(self, count: int, since: datetime) -> list[UserId]:
@@ -36,6 +38,9 @@ class Population(Protocol):
 
     def cut_listing_short(self) -> None:
         """Let the listing end before all users are listed."""
+
+    def refuse_deletion(self) -> None:
+        """Let Clerk refuse to delete anybody."""
 
     def answer_oddly(self, user_id: UserId) -> None:
         """Let a look-up of the user answer with something else."""
@@ -125,3 +130,31 @@ class DirectoryContract:
 
         with pytest.raises(ClerkAnswerOdd):
             await population.directory.look_up(ids[0])
+
+    async def test_a_user_is_deleted_and_absent_then(self, population: Population) -> None:
+        ids = population.sign_up(2, FIRST)
+
+        await population.accounts.delete_user(ids[0])
+
+        assert await population.directory.look_up(ids[0]) is Presence.ABSENT
+        assert await population.directory.look_up(ids[1]) is Presence.PRESENT
+
+    async def test_who_is_gone_already_is_deleted(self, population: Population) -> None:
+        ids = population.sign_up(1, FIRST)
+        population.delete(ids)
+
+        await population.accounts.delete_user(ids[0])
+
+        assert await population.directory.look_up(ids[0]) is Presence.ABSENT
+
+    async def test_a_refused_deletion_deletes_nobody(self, population: Population) -> None:
+        ids = population.sign_up(1, FIRST)
+        population.refuse_deletion()
+
+        with pytest.raises(ClerkRefused):
+            await population.accounts.delete_user(ids[0])
+
+        assert await population.directory.look_up(ids[0]) is Presence.PRESENT
+
+    async def test_the_signing_keys_are_named_after_the_instance(self, population: Population) -> None:
+        assert {key.id for key in await population.accounts.signing_keys()} == {population.instance.id}

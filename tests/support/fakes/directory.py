@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from controller.core.leaving import SigningKey
 from controller.core.users import Environment, Instance, ListedUser, Presence, UserId
 from controller.errors import ClerkAnswerOdd
 
@@ -39,11 +40,13 @@ class FakeDirectory:
     - `before`: called with the method's name before each answer, for what happens meanwhile.
     - `turns_of_a_look_up`: how often the event loop goes round before its answer; `look_ups_under_way` now.
     - `open_listings`: how many listings have neither ended nor been closed.
+    - `keys`: what session tokens are signed with.
     - `calls`: how often each method was asked; `asked`: all ids given to `find` and `look_up`.
     """
 
     users: dict[UserId, datetime] = field(default_factory=dict)
     of: Instance = INSTANCE
+    keys: Sequence[SigningKey] = (SigningKey(INSTANCE.id, 0, 0),)
     page_size: int = 500
     hidden_from_listing: set[UserId] = field(default_factory=set)
     hidden_from_filter: set[UserId] = field(default_factory=set)
@@ -71,6 +74,14 @@ class FakeDirectory:
     async def instance(self) -> Instance:
         self._answer("instance")
         return self.of
+
+    async def signing_keys(self) -> Sequence[SigningKey]:
+        self._answer("signing_keys")
+        return self.keys
+
+    async def delete_user(self, user_id: UserId) -> None:
+        self._answer("delete_user")
+        self.users.pop(user_id, None)
 
     async def list_users(self) -> AsyncGenerator[Sequence[ListedUser], None]:
         self.calls["list_users"] += 1

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from controller.core import receipts as core_receipts
 from controller.core.absorbing import ABSORBED, SECOND_SWEEP_DELAY, Claim, ClaimKind, Delivery
 from controller.core.approving import VALID_FOR, HeldSet
 from controller.core.drift import Drift, TableDrift
+from controller.core.leaving import FOR_GOOD, OWN_REQUEST
 from controller.core.outcomes import Absorbed, Closing, Outcome, Reduction, Removal
 from controller.core.planning import allowance
 from controller.core.ports import Inspection, RunLabel
@@ -76,6 +78,8 @@ class Receipt:
     counted: bool
     issued_at: datetime
     approval: str | None = None
+    rows: dict[str, int] = field(default_factory=dict)
+    requested_by: str = ""
 
 
 @dataclass
@@ -144,7 +148,7 @@ class FakeStore:
         ids = (parse_user_id(row.user_id) for name in names for row in self.tables[name])
         return {user_id for user_id in ids if user_id is not None}
 
-    def remove(self, proofs: Iterable[Proof], terms: RemovalTerms) -> Removal:
+    def remove(self, proofs: Iterable[Proof], terms: RemovalTerms, requested_by: str = "") -> Removal:
         """Remove users, each whole or not at all, and all of them or none where the limits would be passed."""
         going: list[UserId] = []
         left = 0
@@ -161,7 +165,7 @@ class FakeStore:
             return Removal(users_left=left + len(going), limit_reached=True)
         large = [user_id for user_id in going if self._is_large(user_id, terms)]
         whole = [user_id for user_id in going if user_id not in large]
-        rows = sum([self._remove_one(user_id, terms) for user_id in whole])
+        rows = sum([self._remove_one(user_id, terms, requested_by) for user_id in whole])
         rows += sum([self._begin(user_id, terms) for user_id in large])
         return Removal(len(whole), rows, left, users_unfinished=len(large))
 
@@ -190,31 +194,54 @@ class FakeStore:
             if rows:
                 return Removal(rows=rows, users_unfinished=1)
         self.begun.remove(user_id)
-        self.receipts.append(Receipt(user_id, "ended", counted=False, issued_at=self.clock.now()))
-        self._end_claims(user_id)
+        requested = self._request_of(user_id) is not None
+        requested_by = OWN_REQUEST if requested else ""
+        if requested:
+            self.archived = [(table, row) for table, row in self.archived if row.user_id != user_id]
+        self.receipts.append(
+            Receipt(user_id, "ended", counted=False, issued_at=self.clock.now(), requested_by=requested_by)
+        )
+        self._end_claims(user_id, requested=requested)
         return Removal(users=1)
 
-    def _end_claims(self, user_id: UserId) -> None:
-        self.claims = {number: entry for number, entry in self.claims.items() if entry[0].user_id != user_id}
+    def _end_claims(self, user_id: UserId, *, requested: bool = False) -> None:
+        """End them all but his own request, which only being erased on it ends."""
+        self.claims = {
+            number: entry
+            for number, entry in self.claims.items()
+            if entry[0].user_id != user_id or (entry[0].kind is ClaimKind.OWN_REQUEST and not requested)
+        }
+
+    def _request_of(self, user_id: UserId) -> Claim | None:
+        for claim, _ in self.claims.values():
+            if claim.user_id == user_id and claim.kind is ClaimKind.OWN_REQUEST:
+                return claim
+        return None
 
     def counted(self, window: timedelta) -> set[UserId]:
         """Return the users who went within the window, and count."""
         since = self.clock.now() - window
         return {receipt.user_id for receipt in self.receipts if receipt.counted and receipt.issued_at > since}
 
-    def _remove_one(self, user_id: UserId, terms: RemovalTerms) -> int:
+    def _remove_one(self, user_id: UserId, terms: RemovalTerms, requested_by: str = "") -> int:
         retains = terms.policy is DeletionPolicy.RETAIN
         if retains and user_id in self.tombstones:
             self._end_claims(user_id)
             return 0
         self.tombstones.add(user_id)
         owns = user_id in self.users()
-        rows = 0 if retains else sum(self._take_away(user_id, name) for name in self.tables)
+        taken = {} if retains else {name: self._take_away(user_id, name) for name in self.tables}
+        rows = sum(taken.values())
         if terms.policy is DeletionPolicy.ERASE:
             self.archived = [(table, row) for table, row in self.archived if row.user_id != user_id]
         counted = terms.permitted is not None and owns
-        self.receipts.append(Receipt(user_id, terms.policy.value, counted, self.clock.now(), terms.approval))
-        self._end_claims(user_id)
+        self.receipts.append(
+            Receipt(
+                user_id, terms.policy.value, counted, self.clock.now(), terms.approval,
+                {name: number for name, number in taken.items() if number}, requested_by,
+            )
+        )  # fmt: skip
+        self._end_claims(user_id, requested=bool(requested_by))
         return rows
 
     def _take_away(self, user_id: UserId, table: str, most: int | None = None) -> int:
@@ -299,8 +326,18 @@ class FakeStore:
         return max(timedelta(), min(times) - self.clock.now()) if times else None
 
     async def settle_by_removal(self, claim: Claim, proof: Proof, deletion: Deletion) -> Removal:
-        base = len(self.users() | self.counted(deletion.limits.window))
-        removal = self.remove([proof], RemovalTerms.of(deletion, allowance(deletion.limits, base)))
+        if claim.id not in self.claims:
+            return Removal(users_left=1)
+        left = await self.receipt_of_request(claim.user_id) is not None
+        if left and claim.kind is not ClaimKind.SECOND_SWEEP and claim.user_id not in self.users():
+            del self.claims[claim.id]
+            return Removal(users=1)
+        if self._request_of(claim.user_id) or (left and claim.kind is ClaimKind.SECOND_SWEEP):
+            terms, requested_by = RemovalTerms.of(FOR_GOOD, None), OWN_REQUEST
+        else:
+            base = len(self.users() | self.counted(deletion.limits.window))
+            terms, requested_by = RemovalTerms.of(deletion, allowance(deletion.limits, base)), ""
+        removal = self.remove([proof], terms, requested_by)
         if removal.users_unfinished:
             removal = replace(removal, users_unfinished=0) + self.go_on_removing(proof)
         if removal.users and claim.kind is not ClaimKind.SECOND_SWEEP:
@@ -337,6 +374,32 @@ class FakeStore:
 
     async def discard_claim(self, claim: Claim) -> None:
         del self.claims[claim.id]
+
+    async def request_removal(self, user_id: UserId, lease: timedelta) -> Claim | None:
+        if await self.receipt_of_request(user_id) is not None:
+            return None
+        known = self._request_of(user_id)
+        number = known.id if known else self.next_number()
+        claim = Claim(number, user_id, ClaimKind.OWN_REQUEST, attempts=0, present_answers=0)
+        self.claims[number] = (claim, self.clock.now() + lease)
+        return claim
+
+    async def receipt_of_request(self, user_id: UserId) -> core_receipts.Receipt | None:
+        if user_id not in self.tombstones or user_id in self.begun or self._request_of(user_id) is not None:
+            return None
+        for number, each in enumerate(self.receipts, start=1):
+            if each.user_id == user_id and each.requested_by == OWN_REQUEST:
+                return core_receipts.Receipt(
+                    position=number, act="erased", reason="requested", requested_by=each.requested_by,
+                    issued_at=each.issued_at, counted=each.counted, approval=None, run_id=None, rows=each.rows,
+                    user_hash="00" * 32, link="00" * 32,
+                )  # fmt: skip
+        return None
+
+    async def lift_request(self, claim: Claim) -> bool:
+        if claim.user_id in self.tombstones:
+            return False
+        return self.claims.pop(claim.id, None) is not None
 
 
 @dataclass

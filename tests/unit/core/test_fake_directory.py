@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from controller.errors import ListingIncomplete
+from controller.errors import ClerkRefused, ListingIncomplete
 from tests.support.contracts.directory import DirectoryContract
 from tests.support.fakes.directory import INSTANCE, FakeDirectory, user
 
@@ -23,6 +23,10 @@ class FakePopulation:
     directory: FakeDirectory = field(default_factory=FakeDirectory)
     instance: Instance = INSTANCE
 
+    @property
+    def accounts(self) -> FakeDirectory:
+        return self.directory
+
     def sign_up(self, count: int, since: datetime) -> list[UserId]:
         ids = [user(number) for number in range(count)]
         self.directory.sign_up(*ids, created_at=since)
@@ -36,6 +40,9 @@ class FakePopulation:
 
     def cut_listing_short(self) -> None:
         self.directory.errors["list_users"] = ListingIncomplete("the listing ended early")
+
+    def refuse_deletion(self) -> None:
+        self.directory.errors["delete_user"] = ClerkRefused("the user cannot be deleted")
 
     def answer_oddly(self, user_id: UserId) -> None:
         self.directory.odd_look_up.add(user_id)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.contracts.leaving import LargeLeavingContract, LeavingContract
 from tests.support.contracts.store import BITE, BOUND, BusyContract, InboxContract, LargeRemovalContract, StoreContract
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.store import SOME_TIME, FakeStore
@@ -58,7 +59,11 @@ class TestFakeInbox(InboxContract):
     """Held by the inherited tests."""
 
 
-class TestLargeRemovalOfTheFake(LargeRemovalContract):
+class TestLeavingTheFake(LeavingContract):
+    """Held by the inherited tests."""
+
+
+class TestLargeRemovalOfTheFake(LargeRemovalContract, LargeLeavingContract):
     """Held by the inherited tests."""
 
     @pytest.fixture

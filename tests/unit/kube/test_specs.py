@@ -249,4 +249,5 @@ def test_the_fields_are_those_of_the_crd() -> None:
             "retention": {},
         },
         "webhook": {"onUserCreated": {}, "onUserDeleted": {}, "holdback": {}},
+        "accountDeletion": {"enabled": {}, "issuer": {}, "authorizedParties": {}, "reverifyWithin": {}},
     }

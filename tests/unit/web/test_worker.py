@@ -11,12 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from controller.core.absorbing import ClaimKind, Delivery
-from controller.core.outcomes import Absorbed
+from controller.core.outcomes import Absorbed, Settled
 from controller.core.targets import Spec
 from controller.errors import ClerkRefused, ClerkUnavailable, DatabaseUnavailable
 from controller.runtime import Served
 from controller.web.metrics import Metrics
-from controller.web.worker import AT_ONCE, Pace, Worker
+from controller.web.worker import AT_ONCE, AT_ONCE_WITH_REQUESTS, Pace, Worker
 from tests.support.fakes.clock import LoopClock, run_skipping
 from tests.support.fakes.directory import FakeDirectory, user
 from tests.support.fakes.store import FakeStore
@@ -69,7 +69,9 @@ class Bench:
         self.directory = Directory()
         self.store = Store(clock, pinned=self.directory.of.id)
         self.metrics = Metrics()
-        self.worker = Worker(Spec("app/x"), Served(self.directory, self.store, self.store, clock), self.metrics, PACE)
+        self.worker = Worker(
+            Spec("app/x"), Served(self.directory, self.store, self.store, clock, self.directory), self.metrics, PACE
+        )
 
     async def claim(self, *numbers: int, kind: ClaimKind = ClaimKind.DELETION) -> None:
         for number in numbers:
@@ -124,6 +126,89 @@ def test_a_wake_up_is_followed_at_once() -> None:
             await bench.claim(1)
             bench.worker.wake()
             assert await bench.until(lambda: bench.counted("removed"), seconds=60) < 0.1
+
+    tell(story)
+
+
+async def requested(bench: Bench, number: int) -> Claim:
+    claim = await bench.store.request_removal(user(number), PACE.lease)
+    assert claim is not None
+    return claim
+
+
+def test_a_users_own_request_does_not_wait_behind_claims_that_clerk_keeps_waiting() -> None:
+    async def story(bench: Bench) -> None:
+        bench.directory.seconds = 20.0
+        await bench.claim(*range(AT_ONCE))
+        async with bench.working():
+            await bench.until(lambda: bench.directory.asking == AT_ONCE, seconds=1)
+            bench.directory.seconds = 0.0
+            settling = bench.worker.settle_now(await requested(bench, 99))
+            assert settling is not None
+            async with asyncio.timeout(1):
+                assert await settling is Settled.REMOVED
+
+    tell(story)
+
+
+def test_asked_for_twice_a_claim_is_settled_once() -> None:
+    async def story(bench: Bench) -> None:
+        bench.directory.seconds = 5.0
+        async with bench.working():
+            await asyncio.sleep(1)
+            claim = await requested(bench, 1)
+            first, second = bench.worker.settle_now(claim), bench.worker.settle_now(claim)
+            assert first is not None
+            assert first is second
+            await first
+        assert bench.directory.calls["delete_user"] == 1
+
+    tell(story)
+
+
+def test_without_a_place_or_a_running_worker_a_request_is_left_to_its_lease() -> None:
+    async def story(bench: Bench) -> None:
+        claims = [await requested(bench, number) for number in range(AT_ONCE_WITH_REQUESTS + 1)]
+        assert bench.worker.settle_now(claims[0]) is None
+        bench.directory.seconds = 20.0
+        async with bench.working():
+            await asyncio.sleep(1)
+            settling = [bench.worker.settle_now(claim) for claim in claims]
+            assert [task is None for task in settling] == [False] * AT_ONCE_WITH_REQUESTS + [True]
+            bench.worker.stop()
+            assert bench.worker.settle_now(claims[-1]) is None
+
+    tell(story)
+
+
+def test_what_clerk_refuses_for_good_is_reported_and_not_tried_again() -> None:
+    async def story(bench: Bench) -> None:
+        bench.store.add_users(user(1))
+        bench.directory.errors["delete_user"] = ClerkRefused("422: the user cannot be deleted")
+        await bench.store.go_on_later(await requested(bench, 1))
+        with capture_logs() as logs:
+            async with bench.working():
+                await bench.until(lambda: bench.counted("refused"), seconds=1)
+                await asyncio.sleep(3600)
+        assert bench.directory.calls["delete_user"] == 1
+        [warning] = [each for each in logs if each["event"] == "account_deletion_refused"]
+        assert "cannot be deleted" in warning["error"]
+        assert bench.store.users() == {user(1)}
+
+    tell(story)
+
+
+def test_a_request_that_was_stored_elsewhere_is_tried_until_clerk_answers() -> None:
+    async def story(bench: Bench) -> None:
+        bench.store.add_users(user(1))
+        bench.directory.errors["delete_user"] = ClerkUnavailable("Clerk is away")
+        await bench.store.go_on_later(await requested(bench, 1))
+        async with bench.working():
+            await asyncio.sleep(1800)
+            assert bench.store.users() == {user(1)}
+            del bench.directory.errors["delete_user"]
+            await bench.until(lambda: bench.counted("removed"), seconds=601)
+        assert not bench.store.users()
 
     tell(story)
 
@@ -265,7 +350,9 @@ def test_a_fault_of_ours_in_one_claim_leaves_the_others() -> None:
     async def story(bench: Bench) -> None:
         faulty = Faulty()
         clock = LoopClock(asyncio.get_running_loop())
-        bench.worker = Worker(Spec("app/x"), Served(faulty, bench.store, bench.store, clock), bench.metrics, PACE)
+        bench.worker = Worker(
+            Spec("app/x"), Served(faulty, bench.store, bench.store, clock, faulty), bench.metrics, PACE
+        )
         await bench.claim(1, 2)
         async with bench.working():
             await bench.until(lambda: bench.counted("removed") and bench.counted("failed"), seconds=60)
