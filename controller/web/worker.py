@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from controller.core.absorbing import LONGEST_DELAY, Claim, retry_delay, settle
+from controller.core.absorbing import LONGEST_DELAY, Claim, ClaimKind, retry_delay, settle
 from controller.core.outcomes import Settled
 from controller.errors import TransientError, UserSyncError
 
@@ -31,6 +32,10 @@ AT_ONCE = 8
 """Claims under way; one that waits for Clerk must not keep the next from being settled within a second."""
 PAUSE_MIN_SECONDS = 0.05
 """Against turning in a circle when the database says that a claim is due and yet gives none."""
+DELETING = {ClaimKind.DELETION, ClaimKind.HOLDBACK}
+"""Claims that are to end in a removal."""
+COMPLETED = {Settled.REMOVED: "deleting", Settled.CREATED: "creating"}
+"""What a person waits for in the log, who asked for it."""
 FAILURE_PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -59,6 +64,11 @@ class Worker:
         self._stopping = False
         self._under_way: set[int] = set()
         self._failures = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no claim is under way."""
+        return not self._under_way
 
     def wake(self) -> None:
         """Look for claims now."""
@@ -102,6 +112,9 @@ class Worker:
 
     async def _settle(self, claim: Claim) -> None:
         settled: Settled | None = None
+        began = time.perf_counter()
+        if claim.kind in DELETING:
+            self._log.info("deleting", claim=claim.id, kind=claim.kind.value)
         try:
             settled = await settle(claim, self._spec, self._served.directory, self._served.inbox, self._served.clock)
         except UserSyncError as error:
@@ -113,7 +126,7 @@ class Worker:
         finally:
             self._under_way.discard(claim.id)
             self._wake.set()
-        self._report(claim, settled)
+        self._report(claim, settled, time.perf_counter() - began)
 
     async def _postpone(self, claim: Claim, error: UserSyncError) -> Settled | None:
         delay = retry_delay(claim)
@@ -126,7 +139,7 @@ class Worker:
             return None
         return Settled.POSTPONED
 
-    def _report(self, claim: Claim, settled: Settled | None) -> None:
+    def _report(self, claim: Claim, settled: Settled | None, seconds: float) -> None:
         self._metrics.count_claim(settled.value if settled else "failed")
         if settled is Settled.DISCARDED:
             self._log.warning(
@@ -145,4 +158,6 @@ class Worker:
             )
         elif settled is not None:
             self._log.info("claim_settled", claim=claim.id, kind=claim.kind.value, result=settled.value)
+        if settled in COMPLETED:
+            self._log.info("completed", claim=claim.id, act=COMPLETED[settled], seconds=round(seconds, 3))
         self._log.debug("claim_of_user", claim=claim.id, user_id=claim.user_id)
