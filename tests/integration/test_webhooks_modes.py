@@ -101,7 +101,7 @@ async def test_send_example_of_an_odd_instance_is_refused(clerk: ClerkEmulator, 
 
         await eventually(tried)
         assert replica.counted("usersync_webhook_refusals_total", kind="wrong_instance")
-    assert {each.status for each in clerk.webhooks.deliveries if each.message_id == message_id} == {403}
+        assert {each.status for each in clerk.webhooks.deliveries if each.message_id == message_id} == {403}
     assert await count(url, "deliveries") == 0
 
 
@@ -133,7 +133,7 @@ ORDERS = sorted(set(permutations(["c1", "c1", "d1", "d2"])))
 async def test_of_a_user_who_is_gone_nothing_is_left_in_whatever_order_his_events_come(
     clerk: ClerkEmulator, url: str, ago: timedelta
 ) -> None:
-    """Each order with two users: one whose removal is waited for after the first deletion, one where all comes at once."""
+    """Each order with two users: one whose removal is waited for at the deletion, one who gets all at once."""
     at = datetime.now(UTC) - ago
     await seed_users(url, clerk.add_users(60))  # of fewer than fifty no more than five may go, whatever the limits
     async with serving(clerk, url, UNLIMITED) as (sender, _):
