@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -36,6 +37,7 @@ BODY_BYTES_MAX = 1 << 20
 RETRY_AFTER_SECONDS = 5
 ACTS = {"user.created": "creating", "user.deleted": "deleting"}
 """How the log calls the events that ask for something; `result` says what they came to."""
+_INSTANCE = re.compile(r"ins_[A-Za-z0-9]{1,64}", re.ASCII)
 CLAIMING = {Absorbed.CLAIMED, Absorbed.DOUBTED, Absorbed.RECORDED}
 
 
@@ -144,7 +146,8 @@ class Webhooks:
             resource=endpoint.spec.name,
             message=delivery.message_id,
             instance=opened.instance_id,
-            event_instance=event.instance_id,
+            # whoever holds the secret could write a megabyte to the log
+            event_instance=event.instance_id if _INSTANCE.fullmatch(event.instance_id) else "malformed",
         )
         self.metrics.count_event(event.type, RefusalKind.WRONG_INSTANCE.value)
         message = "The event is of another Clerk instance than the one that this resource is kept in step with."

@@ -127,6 +127,17 @@ async def test_an_event_of_another_instance_is_refused_counted_and_named_in_the_
     assert not world.store.users()
 
 
+@pytest.mark.parametrize("instance_id", ["", "ins_", "a name\nof two lines", "ins_" + "x" * 500_000])
+async def test_what_is_no_id_of_an_instance_is_refused_and_not_repeated_in_the_log(
+    world: FakeWorld, sender: Sender, instance_id: str
+) -> None:
+    with capture_logs() as logs:
+        assert (await sender.send("user.created", user(1), instance_id=instance_id)).status == 403
+    [warning] = [each for each in logs if each["event"] == "event_of_another_instance"]
+    assert warning["event_instance"] == "malformed"
+    assert not world.store.users()
+
+
 async def test_a_key_for_development_with_an_event_of_the_production_instance_is_refused(
     world: FakeWorld, sender: Sender
 ) -> None:
@@ -243,6 +254,12 @@ async def test_a_body_that_is_nested_without_end_is_400(sender: Sender) -> None:
 
 async def test_a_body_declared_too_large_is_413(sender: Sender) -> None:
     assert (await sender.post(b" " * (BODY_BYTES_MAX + 1))).status == 413
+
+
+async def test_a_body_declared_too_large_is_413_before_any_of_it_has_come(sender: Sender) -> None:
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY_BYTES_MAX + 1}\r\n\r\n".encode()
+    async with asyncio.timeout(Bounds().body_seconds / 2):
+        assert b"413" in await raw(sender, head, end=False)
 
 
 async def test_a_body_that_grows_too_large_is_413(sender: Sender) -> None:
