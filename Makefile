@@ -43,7 +43,7 @@ simulate: setup ## N random histories of the whole world (N=10000, SEED=... play
 	@$(BIN)/python -m tests.simulation -n $(or $(N),1000) $(if $(SEED),--seed $(SEED))
 
 fuzz: setup ## N odd and genuine requests to the webhook service (N=60000)
-	@USERSYNC_FUZZ=$(or $(N),60000) $(BIN)/pytest -q -s --no-header tests/integration/test_webhooks_fuzz.py
+	@USERSYNC_FUZZ=$(or $(N),60000) $(BIN)/pytest -q -s --no-header --timeout 0 tests/integration/test_webhooks_fuzz.py
 
 e2e: setup ## on a real Kubernetes API server, with real kubectl
 	@$(BIN)/python -m tests.support.controlplane build
