@@ -1,6 +1,6 @@
 # `make help` lists the targets. Everything is installed into .venv from the lock files.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cluster test check fmt unit integration simulate e2e bench docs image lock clean
+.PHONY: help setup demo demo-cluster test check fmt unit integration simulate fuzz e2e bench docs image lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 # tests wait more than they compute; each worker has servers of its own
@@ -41,6 +41,9 @@ integration: setup ## on a real PostgreSQL and the emulator over HTTP
 
 simulate: setup ## N random histories of the whole world (N=10000, SEED=... plays the same ones again)
 	@$(BIN)/python -m tests.simulation -n $(or $(N),1000) $(if $(SEED),--seed $(SEED))
+
+fuzz: setup ## N odd and genuine requests to the webhook service (N=60000)
+	@USERSYNC_FUZZ=$(or $(N),60000) $(BIN)/pytest -q -s --no-header --timeout 0 tests/integration/test_webhooks_fuzz.py
 
 e2e: setup ## on a real Kubernetes API server, with real kubectl
 	@$(BIN)/python -m tests.support.controlplane build

@@ -6,7 +6,7 @@ deletion is only a claim until Clerk, asked by id, answers that the user is gone
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -16,6 +16,8 @@ from controller.core.proofs import prove_absence
 from controller.core.targets import OnUserCreated, OnUserDeleted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from controller.core.ports import Clock, Directory, Inbox
     from controller.core.proofs import Proof
     from controller.core.targets import Deletion, Spec, Webhook
@@ -102,6 +104,19 @@ class Claim:
     kind: ClaimKind
     attempts: int
     present_answers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """The durable work of a target: claims by their kind.
+
+    `held_back`: those of them that wait for the limits. `oldest`: how long ago the oldest was recorded, of those that
+    do not wait on purpose: for the end of a holdback, for the limits, for the second look after a removal.
+    """
+
+    waiting: Mapping[ClaimKind, int] = field(default_factory=dict)
+    held_back: int = 0
+    oldest: timedelta = timedelta()
 
 
 async def absorb(event: Event, delivery: Delivery, spec: Spec, inbox: Inbox) -> Absorbed:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime, timedelta
 
-    from controller.core.absorbing import Claim, ClaimKind, Delivery
+    from controller.core.absorbing import Backlog, Claim, ClaimKind, Delivery
     from controller.core.approving import HeldSet, SetDigest
     from controller.core.drift import Drift
     from controller.core.outcomes import Absorbed, Closing, Outcome, Reduction, Removal
@@ -221,6 +221,15 @@ class Inbox(Protocol):
 
     async def next_claim_due(self) -> timedelta | None:
         """Return how long until a claim is due (zero: one is), or None if there is none."""
+
+    async def backlog(self) -> Backlog:
+        """Count the claims, and say how long the oldest has been overdue."""
+
+    async def expire_some(self) -> bool:
+        """Delete a small batch of archived rows past their retention and of deliveries of 90 days ago.
+
+        The answer says whether there may be more; it is no while another process is at it.
+        """
 
     async def settle_by_removal(self, claim: Claim, proof: Proof, deletion: Deletion) -> Removal:
         """Tombstone, archive, delete, and end the claim, in one transaction.

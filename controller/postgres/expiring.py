@@ -1,8 +1,8 @@
 """What is past its time goes: archived rows at their expiry, deliveries and finished runs after 90 days.
 
-Decides how much of it at once: small batches, each in a transaction of its own under the fence, and no more of
-them in one run than `BATCHES`; the next run goes on. It never makes a run fail that has done its work. Used by
-`runs`, after the report.
+Decides how much of it at once: small batches, each in a transaction of its own, in a run under the fence, and no more
+of them in one run than `BATCHES`; the next run goes on. It never makes a run fail that has done its work. Used by
+`runs`, after the report, and by `inbox`, since webhooks may be served where nothing runs.
 """
 
 from __future__ import annotations
@@ -43,3 +43,14 @@ async def _purge(lock: RunLock, query: Query) -> None:
     for _ in range(BATCHES):
         if await lock.transact(batch) < BATCH:
             return
+
+
+async def expire_some(transaction: Transaction, schema: str) -> bool:
+    """Delete one batch of archived rows and one of deliveries; whether there may be more.
+
+    Beside another who is at it, nothing. Runs are left to runs.
+    """
+    if not await transaction.value(_SQL["may_expire"], schema):
+        return False
+    gone = [await transaction.change(_SQL[f"expire_{kind}"], schema, BATCH) for kind in ("archive", "deliveries")]
+    return BATCH in gone

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
-from controller.core.absorbing import ABSORBED, LONGEST_DELAY, SECOND_SWEEP_DELAY, Claim, ClaimKind
+from controller.core.absorbing import ABSORBED, LONGEST_DELAY, SECOND_SWEEP_DELAY, Backlog, Claim, ClaimKind
 from controller.core.leaving import OWN_REQUEST
 from controller.core.outcomes import Absorbed, Removal
 from controller.core.removals import RemovalTerms
@@ -22,6 +22,7 @@ from controller.postgres import leaving
 from controller.postgres.connections import LONG, Connections
 from controller.postgres.counting import Bounds
 from controller.postgres.creating import buried, insert_profiles, lock_users, unsupported
+from controller.postgres.expiring import expire_some
 from controller.postgres.failures import RowsHeld
 from controller.postgres.purging import Purging, any_unfinished
 from controller.postgres.queries import load
@@ -124,6 +125,23 @@ class PostgresInbox:
             return due_in
 
         return await self.connections.transact(look)
+
+    async def backlog(self) -> Backlog:
+        """Count the claims, and say how long the oldest has been overdue."""
+
+        async def look(transaction: Transaction) -> Backlog:
+            rows = await transaction.rows(_SQL["count_claims"], self.target.schema)
+            return Backlog(
+                {ClaimKind(row["kind"]): row["waiting"] for row in rows},
+                held_back=sum(row["held_back"] for row in rows),
+                oldest=max((row["oldest"] for row in rows if row["oldest"]), default=timedelta()),
+            )
+
+        return await self.connections.transact(look)
+
+    async def expire_some(self) -> bool:
+        """Delete a small batch of what is past its time."""
+        return await self.connections.transact(lambda transaction: expire_some(transaction, self.target.schema))
 
     async def settle_by_removal(self, claim: Claim, proof: Proof, deletion: Deletion) -> Removal:
         """Tombstone, archive, delete, and end the user's claims, in one transaction.

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-KEEPALIVE_SECONDS = 75.0
-"""Also the time within which the first request of a connection must have its headers; a little more than proxies
-keep a connection, which else might send on one that we have just closed."""
 LINGERING_SECONDS = 2.0
 FINISH_SECONDS = 15.0
 """How long requests under way may take at the end: all are answered before."""
@@ -105,7 +102,7 @@ async def listen(
         access_log=None,
         handle_signals=False,
         shutdown_timeout=FINISH_SECONDS,
-        keepalive_timeout=KEEPALIVE_SECONDS,
+        keepalive_timeout=webhooks.bounds.head_seconds,
         lingering_time=LINGERING_SECONDS,
         # the signature is over the bytes that came, and a small body must not become a large one
         auto_decompress=False,

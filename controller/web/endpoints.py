@@ -17,6 +17,7 @@ from controller.core.contact import establish
 from controller.errors import PermanentError, TransientError, UserSyncError
 from controller.web.keyring import Declaration, Keyring, Rhythm, not_ready, wait_patiently
 from controller.web.signing_keys import SigningKeys
+from controller.web.upkeep import Keeper, Upkeep
 from controller.web.worker import Pace, Worker
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Workshop:
     metrics: Metrics
     rhythm: Rhythm = field(default_factory=Rhythm)
     pace: Pace = field(default_factory=Pace)
+    upkeep: Upkeep = field(default_factory=Upkeep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +186,12 @@ class Endpoint:
             signing_keys = SigningKeys(served.accounts, instance.id)
             self._opened = Opened(served, instance.id, asyncio.get_running_loop().time(), signing_keys)
             self._tried.set()
+            keeping = asyncio.create_task(self._keeper(served).run())
             try:
                 await self._work_until_changed(served)
             finally:
+                keeping.cancel()
+                await asyncio.gather(keeping, return_exceptions=True)
                 self._opened = None
                 self._tried.clear()
                 await self._wait_until_returned()
@@ -211,6 +216,12 @@ class Endpoint:
             working.cancel()
             changed.cancel()
             await asyncio.gather(working, changed, return_exceptions=True)
+
+    def _keeper(self, served: Served) -> Keeper:
+        return Keeper(self.spec, served.inbox, self._workshop.metrics, self._workshop.upkeep, self._is_idle)
+
+    def _is_idle(self) -> bool:
+        return not self._borrowed and (self._worker is None or self._worker.idle)
 
     async def _wait_until_returned(self) -> None:
         while self._borrowed:

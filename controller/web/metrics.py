@@ -1,11 +1,20 @@
 """What the webhook service counts, for `/metrics`.
 
-Decides names and labels; every label has few values, whatever strangers send. Used by `webhooks` and `worker`.
+Decides names and labels; every label has few values, whatever strangers send. Used by `webhooks`, `worker` and
+`upkeep`.
 """
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from controller.core.absorbing import ClaimKind
+
+if TYPE_CHECKING:
+    from controller.core.absorbing import Backlog
 
 KNOWN_TYPES = frozenset({"user.created", "user.updated", "user.deleted"})
 """Types with a label value of their own; Clerk has some fifty, and whoever holds the secret can invent more."""
@@ -57,6 +66,25 @@ class Metrics:
             buckets=SECONDS,
         )
 
+        self._waiting = Gauge(
+            "usersync_claims_waiting",
+            "Durable work of a resource: claims that are recorded and not settled, by kind.",
+            ["resource", "kind"],
+            registry=self.registry,
+        )
+        self._held_back = Gauge(
+            "usersync_claims_held_back",
+            "Claims of a resource that are proved and would pass the limits: they wait for time or for a person.",
+            ["resource"],
+            registry=self.registry,
+        )
+        self._oldest = Gauge(
+            "usersync_claims_oldest_seconds",
+            "Age of the oldest claim of a resource that does not wait on purpose; 0 if there is none.",
+            ["resource"],
+            registry=self.registry,
+        )
+
     def count_event(self, event_type: str, result: str) -> None:
         """Count a verified event."""
         self._events.labels(event_type if event_type in KNOWN_TYPES else "other", result).inc()
@@ -76,6 +104,21 @@ class Metrics:
     def count_account_deletion(self, result: str) -> None:
         """Count a user's own verified request."""
         self._accounts.labels(result).inc()
+
+    def show_backlog(self, resource: str, backlog: Backlog) -> None:
+        """Show what waits for a resource."""
+        for kind in ClaimKind:
+            self._waiting.labels(resource, kind.value).set(backlog.waiting.get(kind, 0))
+        self._held_back.labels(resource).set(backlog.held_back)
+        self._oldest.labels(resource).set(backlog.oldest.total_seconds())
+
+    def forget(self, resource: str) -> None:
+        """Show nothing of a resource that is not served any more."""
+        with suppress(KeyError):
+            for kind in ClaimKind:
+                self._waiting.remove(resource, kind.value)
+            self._held_back.remove(resource)
+            self._oldest.remove(resource)
 
     def observe_duration(self, status: int, seconds: float) -> None:
         """Note how long a request took."""

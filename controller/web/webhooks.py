@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -34,14 +35,22 @@ log = structlog.get_logger(__name__)
 BODY_BYTES_MAX = 1 << 20
 """Clerk's largest events, of users with much metadata, are some tens of kB."""
 RETRY_AFTER_SECONDS = 5
+ACTS = {"user.created": "creating", "user.deleted": "deleting"}
+"""How the log calls the events that ask for something; `result` says what they came to."""
+_INSTANCE = re.compile(r"ins_[A-Za-z0-9]{1,64}", re.ASCII)
 CLAIMING = {Absorbed.CLAIMED, Absorbed.DOUBTED, Absorbed.RECORDED}
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one process puts up with. Svix takes 15 s as the end of an attempt, so we answer before."""
+    """What one process puts up with. Svix takes 15 s as the end of an attempt, so we answer before.
+
+    `head_seconds`: until a connection has sent the headers of its first request, and as long it may be idle after
+    each; a little more than proxies keep a connection, which else might send on one that we have just closed.
+    """
 
     at_once: int = 200
+    head_seconds: float = 75.0
     body_seconds: float = 10.0
     answer_seconds: float = 13.0
 
@@ -119,7 +128,13 @@ class Webhooks:
         if result in CLAIMING:
             endpoint.wake()
         self.metrics.count_event(event.type, result.value)
-        log.info("absorbed", resource=endpoint.spec.name, message=message_id, type=event.type, result=result.value)
+        log.info(
+            ACTS.get(event.type, "absorbed"),
+            resource=endpoint.spec.name,
+            message=message_id,
+            type=event.type,
+            result=result.value,
+        )
         log.debug("absorbed_for_user", message=message_id, user_id=event.user_id)
         return result
 
@@ -131,7 +146,8 @@ class Webhooks:
             resource=endpoint.spec.name,
             message=delivery.message_id,
             instance=opened.instance_id,
-            event_instance=event.instance_id,
+            # whoever holds the secret could write a megabyte to the log
+            event_instance=event.instance_id if _INSTANCE.fullmatch(event.instance_id) else "malformed",
         )
         self.metrics.count_event(event.type, RefusalKind.WRONG_INSTANCE.value)
         message = "The event is of another Clerk instance than the one that this resource is kept in step with."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,6 +35,10 @@ AT_ONCE_WITH_REQUESTS = 24
 """The same with the users' own requests, which are not made to wait behind them."""
 PAUSE_MIN_SECONDS = 0.05
 """Against turning in a circle when the database says that a claim is due and yet gives none."""
+DELETING = {ClaimKind.DELETION, ClaimKind.HOLDBACK, ClaimKind.OWN_REQUEST}
+"""Claims that are to end in a removal."""
+COMPLETED = {Settled.REMOVED: "deleting", Settled.CREATED: "creating"}
+"""What a person waits for in the log, who asked for it."""
 FAILURE_PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -63,6 +68,11 @@ class Worker:
         self._group: asyncio.TaskGroup | None = None
         self._under_way: dict[int, asyncio.Task[Settled | None]] = {}
         self._failures = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no claim is under way."""
+        return not self._under_way
 
     def wake(self) -> None:
         """Look for claims now."""
@@ -122,6 +132,9 @@ class Worker:
     async def _settle(self, claim: Claim) -> Settled | None:
         """Settle a claim, or let it come again; returns what it came to, None if that is not known."""
         settled: Settled | None = None
+        began = time.perf_counter()
+        if claim.kind in DELETING:
+            self._log.info("deleting", claim=claim.id, kind=claim.kind.value)
         try:
             settled = await self._attempt(claim)
         except RequestRefused as error:
@@ -136,7 +149,7 @@ class Worker:
         finally:
             self._under_way.pop(claim.id, None)
             self._wake.set()
-        self._report(claim, settled)
+        self._report(claim, settled, time.perf_counter() - began)
         return settled
 
     async def _attempt(self, claim: Claim) -> Settled:
@@ -156,7 +169,7 @@ class Worker:
             return None
         return Settled.POSTPONED
 
-    def _report(self, claim: Claim, settled: Settled | None) -> None:
+    def _report(self, claim: Claim, settled: Settled | None, seconds: float) -> None:
         self._metrics.count_claim(settled.value if settled else "failed")
         if settled is Settled.DISCARDED:
             self._log.warning(
@@ -175,4 +188,6 @@ class Worker:
             )
         elif settled is not None:
             self._log.info("claim_settled", claim=claim.id, kind=claim.kind.value, result=settled.value)
+        if settled in COMPLETED:
+            self._log.info("completed", claim=claim.id, act=COMPLETED[settled], seconds=round(seconds, 3))
         self._log.debug("claim_of_user", claim=claim.id, user_id=claim.user_id)

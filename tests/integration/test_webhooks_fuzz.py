@@ -1,13 +1,21 @@
-"""Two thousand requests of strangers and of senders gone wrong: no error of ours, no effect without a signature."""
+"""Two thousand requests of strangers and of senders gone wrong: no error of ours, no effect without a signature.
+
+`make fuzz N=60000` sends more of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
+import time
+from collections import Counter
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
@@ -20,6 +28,7 @@ from tests.support.webhooks import PATH, SECRET, FakeWorld, fake_service, is_sig
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+REQUESTS = int(os.environ.get("USERSYNC_FUZZ", "2000"))
 Headers = list[tuple[bytes, bytes]]
 
 PARTS = [f"{family}-{part}".encode() for family in ("svix", "webhook") for part in ("id", "timestamp", "signature")]
@@ -82,16 +91,13 @@ class Stranger:
         self._runner = runner
         self._address = address
         self.world = world
-        self.sent = 0
-        self.accepted = 0
-        self.unanswered = 0
+        self.answers: Counter[int | None] = Counter()
+        self.began = time.perf_counter()
 
     def send(self, path: bytes, headers: Headers, body: bytes) -> int | None:
         """Return the status, or None where the connection was closed without an answer."""
-        self.sent += 1
         status = self._runner.run(self._send(path, headers, body))
-        self.accepted += status == 200
-        self.unanswered += status is None
+        self.answers[status] += 1
         return status
 
     async def _send(self, path: bytes, headers: Headers, body: bytes) -> int | None:
@@ -120,10 +126,13 @@ def stranger() -> Iterator[Stranger]:
         assert base.port is not None
         return stack, world, (base.host, base.port)
 
+    # a line for each of very many requests would hide the figures
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with asyncio.Runner() as runner:
         stack, world, address = runner.run(start())
         yield Stranger(runner, world, address)
         runner.run(stack.aclose())
+    structlog.reset_defaults()
 
 
 def check(stranger: Stranger, headers: Headers, body: bytes) -> None:
@@ -142,24 +151,24 @@ def signed(body: bytes) -> Headers:
     return [(name.encode(), value.encode()) for name, value in sign(SECRET, body).items()]
 
 
-many: Callable[[int], settings] = lambda examples: settings(  # noqa: E731
-    max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None
+many: Callable[[float], settings] = lambda share: settings(  # noqa: E731
+    max_examples=int(REQUESTS * share), deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 
 
-@many(700)
+@many(0.35)
 @given(headers=noise, body=bodies)
 def test_a_strangers_request_is_never_an_error_of_ours(stranger: Stranger, headers: Headers, body: bytes) -> None:
     check(stranger, headers, body)
 
 
-@many(600)
+@many(0.3)
 @given(body=bodies)
 def test_a_signed_body_is_never_an_error_of_ours_whatever_it_holds(stranger: Stranger, body: bytes) -> None:
     check(stranger, signed(body), body)
 
 
-@many(700)
+@many(0.35)
 @given(body=bodies, added=noise, data=st.data())
 def test_a_genuine_message_with_something_changed_is_never_an_error_of_ours(
     stranger: Stranger, body: bytes, added: Headers, data: st.DataObject
@@ -183,6 +192,9 @@ def test_a_genuine_message_with_something_changed_is_never_an_error_of_ours(
 
 
 def test_genuine_messages_were_among_them(stranger: Stranger) -> None:
-    assert stranger.sent >= 2000
-    assert stranger.accepted >= 50
-    assert stranger.unanswered < stranger.sent / 10
+    sent = stranger.answers.total()
+    by_status = ", ".join(f"{count} x {status or 'closed'}" for status, count in stranger.answers.most_common())
+    print(f"\n{sent} requests in {time.perf_counter() - stranger.began:.0f} s: {by_status}")
+    assert sent >= REQUESTS
+    assert stranger.answers[200] >= REQUESTS / 40
+    assert stranger.answers[None] < sent / 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import inspect
 import json
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from controller.core.targets import Spec
+from controller.core.users import Environment
 from controller.emulator.events import sign
 from controller.errors import ClerkUnavailable, DatabaseUnavailable, SchemaMissing, SecretNotFound, UserSyncError
 from controller.web.keyring import Rhythm
@@ -23,7 +25,18 @@ from controller.web.webhooks import BODY_BYTES_MAX, Bounds
 from tests.support.emulators import until
 from tests.support.fakes.directory import user
 from tests.support.fakes.store import FakeStore
-from tests.support.webhooks import OTHER_SECRET, PATH, SECRET, SPEC, Answer, FakeWorld, Sender, fake_service, serving
+from tests.support.webhooks import (
+    CREDENTIALS,
+    OTHER_SECRET,
+    PATH,
+    SECRET,
+    SPEC,
+    Answer,
+    FakeWorld,
+    Sender,
+    fake_service,
+    serving,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -114,6 +127,80 @@ async def test_an_event_of_another_instance_is_refused_counted_and_named_in_the_
     assert not world.store.users()
 
 
+@pytest.mark.parametrize("instance_id", ["", "ins_", "a name\nof two lines", "ins_" + "x" * 500_000])
+async def test_what_is_no_id_of_an_instance_is_refused_and_not_repeated_in_the_log(
+    world: FakeWorld, sender: Sender, instance_id: str
+) -> None:
+    with capture_logs() as logs:
+        assert (await sender.send("user.created", user(1), instance_id=instance_id)).status == 403
+    [warning] = [each for each in logs if each["event"] == "event_of_another_instance"]
+    assert warning["event_instance"] == "malformed"
+    assert not world.store.users()
+
+
+async def test_a_key_for_development_with_an_event_of_the_production_instance_is_refused(
+    world: FakeWorld, sender: Sender
+) -> None:
+    assert CREDENTIALS.clerk_secret_key.startswith("sk_test_")
+    assert world.directory.of.environment is Environment.DEVELOPMENT
+    production = "ins_2TheProductionInstance"
+    for event_type in ("user.created", "user.deleted", "session.created"):
+        assert (await sender.send(event_type, user(1), instance_id=production)).status == 403
+    assert (world.store.delivered, world.store.claims, world.store.users()) == (set(), {}, set())
+
+
+async def test_metrics_have_few_label_values_whatever_is_sent(world: FakeWorld, sender: Sender) -> None:
+    for number in range(30):
+        await sender.send(f"made.up.{number}", user(1), instance_id=None if number % 2 else f"ins_{number}")
+        await sender.post(b"{}", {f"svix-{number}": "x"}, path=f"{SHORT_PATH}/app/name-{number}")
+        await sender.post(b"{}", {"svix-id": f"x{number}"})
+    labels = {
+        name: {sample.labels.get(name) for metric in world.metrics.registry.collect() for sample in metric.samples}
+        for name in ("type", "kind", "result", "reason", "status", "resource")
+    }
+    assert labels["type"] == {None, "other"}
+    assert labels["resource"] == {None, SPEC.name}
+    assert {len(values) < 12 for values in labels.values()} == {True}
+
+
+class CountedStore(FakeStore):
+    """Knows how often anything of it was called."""
+
+    calls: int = 0
+
+    def __getattribute__(self, name: str) -> object:
+        found = object.__getattribute__(self, name)
+        if inspect.iscoroutinefunction(found):
+            self.calls += 1
+        return found
+
+
+async def test_a_strangers_request_costs_no_question_to_database_clerk_or_api_server() -> None:
+    world = FakeWorld()
+    world.store = store = CountedStore(world.clock)
+    # suspended: no worker looks for claims meanwhile
+    async with fake_service(world, replace(SPEC, suspend=True)) as sender:
+        assert (await sender.send("session.created", user(1))).status == 200
+        await until(lambda: world.counted("usersync_claims_held_back", resource=SPEC.name) is not None)
+        before = (store.calls, world.directory.calls.total(), world.readings, len(world.opened))
+        assert 0 not in before
+        unsigned = sender.event("user.created", user(1))
+        for path in (
+            "/",
+            "/api",
+            "/api/user",
+            f"{SHORT_PATH}/app/unknown",
+            f"{SHORT_PATH}/{'x' * 2000}/y",
+            f"{PATH}/z",
+        ):
+            assert (await sender.send("user.created", user(1), path=path)).status == 404
+        for headers in ({}, {"svix-id": "x"}, sign(OTHER_SECRET, unsigned), sign(SECRET, b"another body")):
+            assert (await sender.post(unsigned, headers)).status == 401
+        assert (await sender.send("user.created", user(1), instance_id="ins_other")).status == 403
+        assert (await sender.send("made.up", user(1))).status == 200
+        assert (store.calls, world.directory.calls.total(), world.readings, len(world.opened)) == before
+
+
 async def test_the_short_path_serves_a_single_resource(sender: Sender) -> None:
     assert (await sender.send("user.created", user(1), path=SHORT_PATH)).status == 200
 
@@ -169,6 +256,12 @@ async def test_a_body_declared_too_large_is_413(sender: Sender) -> None:
     assert (await sender.post(b" " * (BODY_BYTES_MAX + 1))).status == 413
 
 
+async def test_a_body_declared_too_large_is_413_before_any_of_it_has_come(sender: Sender) -> None:
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY_BYTES_MAX + 1}\r\n\r\n".encode()
+    async with asyncio.timeout(Bounds().body_seconds / 2):
+        assert b"413" in await raw(sender, head, end=False)
+
+
 async def test_a_body_that_grows_too_large_is_413(sender: Sender) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(40):
@@ -216,6 +309,28 @@ async def test_what_is_hardly_http_is_refused_and_the_service_goes_on(sender: Se
     line = await raw(sender, pieces)
     assert line == b"" or line.split()[1].startswith(b"4"), line
     assert (await sender.send("session.created", user(1))).status == 200
+
+
+@pytest.mark.parametrize("headers", [[b"X: " + b"y" * 9000], [b"X-%d: y" % number for number in range(200)]])
+async def test_headers_that_are_too_long_or_too_many_are_refused_though_all_else_is_right(
+    sender: Sender, headers: list[bytes]
+) -> None:
+    body = sender.event("session.created", user(1))
+    genuine = [f"{name}: {value}".encode() for name, value in sign(SECRET, body).items()]
+
+    def request(*added: bytes) -> bytes:
+        lines = [b"POST %s HTTP/1.1" % PATH.encode(), b"Host: x", b"Content-Length: %d" % len(body), *genuine, *added]
+        return b"\r\n".join([*lines, b"", body])
+
+    assert (await raw(sender, request(), end=False)).split()[1] == b"200"
+    assert (await raw(sender, request(*headers), end=False)).split()[1] == b"400"
+
+
+async def test_a_client_that_is_slow_with_its_headers_is_left(world: FakeWorld) -> None:
+    async with fake_service(world, bounds=Bounds(head_seconds=0.2)) as sender:
+        for piece in (b"", f"POST {PATH} HTTP/1.1\r\nHost: x\r\n".encode()):
+            assert await raw(sender, piece, end=False) == b""
+        assert (await sender.send("session.created", user(1))).status == 200
 
 
 async def test_a_client_that_goes_away_in_the_middle_does_no_harm(sender: Sender) -> None:
@@ -348,10 +463,13 @@ async def test_no_log_line_above_debug_names_a_user_or_quotes_a_body(world: Fake
             await sender.send("user.created", user(1), instance_id="ins_other")
             await sender.post(body, sign(OTHER_SECRET, body))
             await sender.post(b'{"type": "user.created", "mail": "a@b.example"}')
+            await sender.send("user.deleted", user(3))
+            await until(lambda: user(3) in world.store.tombstones)
     said = json.dumps([each for each in logs if each["log_level"] != "debug"])
-    assert "absorbed" in said
+    for event in ("creating", "deleting", "completed"):
+        assert f'"event": "{event}"' in said
     assert "refused" in said
-    for secret in (user(1), user(2), "a@b.example", SECRET, "sk_test", "postgres://"):
+    for secret in (user(1), user(2), user(3), "a@b.example", SECRET, "sk_test", "postgres://"):
         assert secret not in said
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -221,6 +222,31 @@ async def test_killed_between_two_batches_of_a_user_with_very_many_rows_another_
     assert [record["result"] for record in second.said("claim_settled")][-1] == "removed"
 
 
+async def test_a_user_with_very_many_rows_is_answered_within_a_second_and_gone_soon_after(
+    clerk: ClerkEmulator, starter: Starter, url: str
+) -> None:
+    """The small form of `make bench LARGE=1`, which holds a million rows to a minute."""
+    gone_user, *others = list(clerk.users)
+    await seed(url, "tasks", [gone_user], rows=60_000)
+    await seed(url, "moods", [gone_user], rows=40_000)
+    first, second = starter.start(), starter.start()
+    await second.saying("serving")
+    await point_at(clerk, first)
+    began = time.perf_counter()
+    clerk.delete(gone_user)
+    await clerk.webhooks.settle()
+    answered = time.perf_counter() - began
+
+    async def ended() -> bool:
+        return await rows_in_all(url, gone_user) == NOBODY and await count(url, OWED) == 0
+
+    await eventually(ended, seconds=30)
+    assert [each.status for each in clerk.webhooks.deliveries] == [200]
+    assert answered < 1
+    assert await users_with_rows(url) == set(others)
+    assert await count(url, "archive") == 100_007
+
+
 async def test_it_serves_the_resources_of_a_manifest_each_by_its_path(
     clerk: ClerkEmulator, starter: Starter, url: str, tmp_path: Path
 ) -> None:
@@ -249,6 +275,8 @@ async def test_it_serves_the_resources_of_a_manifest_each_by_its_path(
     [
         ({"CLERK_WEBHOOK_SECRET": ""}, [], "CLERK_WEBHOOK_SECRET"),
         ({"CLERK_WEBHOOK_SECRET": "whsec_stray characters"}, [], "not base64"),
+        ({"CLERK_WEBHOOK_SECRET": "whsec_"}, [], "not base64"),
+        ({"CLERK_WEBHOOK_SECRET": "whsec_AAAA"}, [], "too short"),
         ({"CLERK_API_URL": "https://clerk.example.com"}, [], "--clerk-url-allow"),
         ({}, ["--namespace", "app", "--all-namespaces"], "either"),
         ({}, ["--context", "x"], "--namespace"),

@@ -337,6 +337,30 @@ async def test_without_any_of_the_tables_a_deletion_waits_and_a_sign_up_is_503_u
     await eventually(lambda: gone(url, user_id))
 
 
+REFUSES_AT_COMMIT = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not today'; END $$;
+    CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON {table} DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
+
+@pytest.mark.parametrize("event_type", ["user.created", "user.deleted"])
+async def test_an_effect_that_is_not_committed_is_not_acknowledged(
+    clerk: ClerkEmulator, url: str, replica: Replica, event_type: str
+) -> None:
+    user_id = clerk.sign_up(webhook=False)
+    async with aiohttp.ClientSession(replica.url) as session:
+        sender = Sender(session, clerk.webhook_secret, clerk.instance.id)
+        await execute(url, REFUSES_AT_COMMIT.format(table="usersync.deliveries"))
+        answer = await sender.send(event_type, user_id, message_id="msg_1")
+        assert answer.status == 503
+        assert "Retry-After" in answer.headers
+        assert (await count(url, "deliveries"), await count(url, "claims")) == (0, 0)
+        await execute(url, "DROP TRIGGER refuse ON usersync.deliveries")
+        answer = await sender.send(event_type, user_id, message_id="msg_1")
+        assert answer.content["result"] in {"created", "claimed"}
+
+
 async def test_a_database_that_is_down_is_503_and_the_senders_next_attempt_succeeds(clerk: ClerkEmulator) -> None:
     with LocalPostgres() as server:
         url = server.create_database("app")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
     from controller.emulator import ClerkEmulator
+    from controller.web.webhooks import Bounds
 
 BOUND_SECONDS = 30.0
 """For what takes a second or less on a quiet machine."""
@@ -62,14 +63,19 @@ class Replica:
 
 @asynccontextmanager
 async def real_service(
-    clerk: ClerkEmulator, database_url: str, spec: Spec = SPEC, *, pace: Pace | None = None
+    clerk: ClerkEmulator,
+    database_url: str,
+    spec: Spec = SPEC,
+    *,
+    pace: Pace | None = None,
+    bounds: Bounds | None = None,
 ) -> AsyncIterator[Replica]:
     """Serve `spec`; Clerk's webhooks go there from now on."""
     opener = partial(open_inbox, urls=ClerkURLs(allow_insecure=True))
     metrics = Metrics()
     resources = Resources(Workshop(opener, metrics, Rhythm(), pace or Pace()))
     credentials = Credentials(clerk.secret_key, database_url, (clerk.webhook_secret,))
-    async with serving(resources, metrics) as url:
+    async with serving(resources, metrics, bounds) as url:
         replica = Replica(url, metrics, resources, credentials, clerk)
         replica.apply(spec)
         send_to(clerk, url)

@@ -10,6 +10,7 @@ import yaml
 
 from controller import errors
 from controller.core.plans import HoldReason
+from controller.web.metrics import Metrics
 from tests.support import api_reference
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,12 @@ def test_the_runbook_explains_every_reason() -> None:
     assert explained == _reasons() | {reason.value for reason in HoldReason}
 
 
+def test_the_runbook_explains_every_metric_of_the_webhook_service() -> None:
+    explained = set(re.findall(r"`(usersync_[a-z_]+)", (ROOT / "docs/runbook.md").read_text()))
+    names = {f"{each.name}_total" if each.type == "counter" else each.name for each in Metrics().registry.collect()}
+    assert names <= explained
+
+
 def test_the_api_reference_is_that_of_the_crd() -> None:
     written = (ROOT / "docs/api.md").read_text()
     assert written == api_reference.render(yaml.safe_load(api_reference.CRD.read_text())), "run `make docs`"
@@ -45,6 +52,7 @@ def test_the_api_reference_is_that_of_the_crd() -> None:
         "docs/performance.md",
         "docs/runbook.md",
         "docs/security.md",
+        "docs/webhooks.md",
     ],
 )
 def test_every_link_of_a_page_leads_somewhere(page: str) -> None:

@@ -1,3 +1,7 @@
+-- may_expire(schema_name)
+-- Of several webhook services one at a time, for a transaction.
+SELECT pg_try_advisory_xact_lock(hashtextextended('usersync.expiring/' || $1::text, 0));
+
 -- expire_archive(schema_name, at_most)
 -- Rows that somebody holds are left to the next run: this never waits, and nobody waits for it long.
 DELETE FROM usersync.archive WHERE ctid = ANY(ARRAY(

@@ -21,12 +21,18 @@ DO UPDATE SET
 -- bound_holdbacks(schema_name)
 -- The clock was set back since: no holdback lasts longer than it says, from now.
 UPDATE usersync.claims SET due_at = usersync.clock() + holdback
-WHERE schema_name = $1 AND holdback IS NOT NULL AND due_at > (SELECT usersync.clock()) + holdback;
+WHERE id IN (
+    SELECT id FROM usersync.claims
+    WHERE schema_name = $1 AND holdback IS NOT NULL AND due_at > (SELECT usersync.clock()) + holdback
+    FOR UPDATE SKIP LOCKED
+);
 
 -- take_claims(schema_name, limit, lease, longest_delay)
 -- Due also if due later than any claim is put off: the clock was set back since. A holdback may be longer, and has
--- a bound of its own.
-UPDATE usersync.claims AS c SET due_at = usersync.clock() + $3::interval, holdback = NULL
+-- a bound of its own; the settling is owed from its end.
+UPDATE usersync.claims AS c SET
+    due_at = usersync.clock() + $3::interval, holdback = NULL,
+    recorded_at = CASE WHEN c.holdback IS NULL THEN c.recorded_at ELSE usersync.clock() END
 FROM (
     SELECT id, due_at FROM usersync.claims
     WHERE schema_name = $1 AND (
@@ -45,6 +51,16 @@ SELECT greatest(due_at - usersync.clock(), interval '0') FROM usersync.claims
 WHERE schema_name = $1
 ORDER BY due_at
 LIMIT 1;
+
+-- count_claims(schema_name)
+-- What waits on purpose, for a holdback to end, for the limits or for the second look, is not overdue.
+SELECT
+    kind, count(*) AS waiting, count(*) FILTER (WHERE held_back_at IS NOT NULL) AS held_back,
+    (SELECT usersync.clock()) - min(recorded_at) FILTER (
+        WHERE kind <> 'second_sweep' AND holdback IS NULL AND held_back_at IS NULL
+    ) AS oldest
+FROM usersync.claims WHERE schema_name = $1
+GROUP BY kind;
 
 -- claim_stands(claim_id)
 SELECT EXISTS (SELECT FROM usersync.claims WHERE id = $1);

@@ -160,3 +160,30 @@ async def test_the_report_is_written_before_anything_is_purged(database_url: str
         )
         await run_to_end(database)
         assert await fetch_value(database_url, "SELECT array_agg(state) FROM seen") == ["succeeded"]
+
+
+@pytest.mark.parametrize("kind", ["archive", "deliveries"])
+async def test_without_runs_it_goes_batch_by_batch(database_url: str, kind: str) -> None:
+    async with opened(database_url) as database:
+        await add(database_url, kind, BATCH + 1)
+        assert await database.expire_some()
+        assert await left(database_url, kind) == 1
+        assert not await database.expire_some()
+    assert await left(database_url, kind) == 0
+
+
+async def test_without_runs_too_what_is_not_past_its_time_stays_and_runs_are_left_to_runs(database_url: str) -> None:
+    async with opened(database_url) as database:
+        await execute(database_url, *YOUNG)
+        await add(database_url, "runs", 1)
+        await database.expire_some()
+    counts = [await fetch_value(database_url, f"SELECT count(*) FROM usersync.{kind}") for kind in OLD]
+    assert counts == [1, 1, 2]
+
+
+async def test_of_several_services_one_at_a_time_deletes_what_is_past_its_time(database_url: str) -> None:
+    async with opened(database_url) as database, connected(database_url) as other, other.transaction():
+        await add(database_url, "deliveries", 1)
+        await other.execute("SELECT pg_advisory_xact_lock(hashtextextended('usersync.expiring/public', 0))")
+        assert not await database.expire_some()
+        assert await left(database_url, "deliveries") == 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from controller.core.absorbing import SECOND_SWEEP_DELAY, ClaimKind, Delivery
+from controller.core.absorbing import SECOND_SWEEP_DELAY, Backlog, ClaimKind, Delivery
 from controller.core.approving import VALID_FOR, SetDigest
 from controller.core.drift import TableDrift
 from controller.core.outcomes import Absorbed, Changes, Outcome, Removal
@@ -709,3 +709,33 @@ class InboxContract:
         created = Delivery("msg_1", "user.created")
         assert await premises.inbox.record_claim(created, A, ClaimKind.CREATION) is Absorbed.DOUBTED
         assert (await take_one(premises)).kind is ClaimKind.CREATION
+
+    async def test_a_backlog_counts_the_claims_by_kind_and_says_how_old_the_oldest_is(self, premises: Premises) -> None:
+        assert await premises.inbox.backlog() == Backlog()
+        await premises.inbox.record_claim(Delivery("msg_1", "user.deleted"), A, ClaimKind.DELETION)
+        await premises.let_pass(timedelta(minutes=5))
+        for number, user in enumerate((B, C)):
+            await premises.inbox.record_claim(Delivery(f"msg_{user}", "user.created"), user, ClaimKind.CREATION)
+            backlog = await premises.inbox.backlog()
+            assert backlog.waiting == {ClaimKind.DELETION: 1, ClaimKind.CREATION: number + 1}
+            assert timedelta(minutes=5) <= backlog.oldest < timedelta(minutes=6)
+            assert backlog.held_back == 0
+
+    async def test_what_waits_on_purpose_is_not_overdue(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await premises.inbox.record_claim(Delivery("msg_1", "user.deleted"), A, ClaimKind.DELETION)
+        await premises.inbox.hold_claim(await take_one(premises), timedelta(hours=1))
+        await premises.inbox.record_claim(Delivery("msg_2", "user.deleted"), B, ClaimKind.DELETION)
+        await premises.inbox.settle_by_removal(await take_one(premises), proof(premises, B), DELETION)
+        await premises.inbox.record_claim(Delivery("msg_3", "user.deleted"), C, ClaimKind.HOLDBACK, timedelta(days=1))
+        await premises.let_pass(timedelta(minutes=5))
+        backlog = await premises.inbox.backlog()
+        assert backlog.waiting == {ClaimKind.DELETION: 1, ClaimKind.SECOND_SWEEP: 1, ClaimKind.HOLDBACK: 1}
+        assert (backlog.held_back, backlog.oldest) == (1, timedelta())
+
+    async def test_a_claim_is_overdue_from_the_end_of_its_holdback(self, premises: Premises) -> None:
+        await premises.inbox.record_claim(Delivery("msg_1", "user.deleted"), A, ClaimKind.HOLDBACK, timedelta(days=1))
+        await premises.let_pass(timedelta(days=1))
+        await take_one(premises)
+        await premises.let_pass(timedelta(minutes=5))
+        assert timedelta(minutes=5) <= (await premises.inbox.backlog()).oldest < timedelta(minutes=6)

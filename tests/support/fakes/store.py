@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from controller.core import receipts as core_receipts
-from controller.core.absorbing import ABSORBED, SECOND_SWEEP_DELAY, Claim, ClaimKind, Delivery
+from controller.core.absorbing import ABSORBED, SECOND_SWEEP_DELAY, Backlog, Claim, ClaimKind, Delivery
 from controller.core.approving import VALID_FOR, HeldSet
 from controller.core.drift import Drift, TableDrift
 from controller.core.leaving import FOR_GOOD, OWN_REQUEST
@@ -90,7 +90,8 @@ class FakeStore:
     batch; `errors`: by the method's name, what a method of the run raises; who has more than `bound` rows leaves
     by `bite` rows at a time, and is `begun` meanwhile.
     What happened: `archived` (table, row), `tombstones`, `receipts`, `finished` outcomes, `failures` of runs.
-    What waits: `suspects`, `held` sets by their digest, `held_claims` and claims `in_holdback` (numbers).
+    What waits: `suspects`, `held` sets by their digest, `held_claims` and claims `in_holdback` (numbers),
+    rows `past_their_time` until they are `expired`.
     """
 
     clock: Clock
@@ -112,6 +113,9 @@ class FakeStore:
     claims: dict[int, tuple[Claim, datetime]] = field(default_factory=dict)
     held_claims: set[int] = field(default_factory=set)
     in_holdback: set[int] = field(default_factory=set)
+    recorded_at: dict[int, datetime] = field(default_factory=dict)
+    past_their_time: int = 0
+    expired: int = 0
     suspects: dict[UserId, Suspect] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
@@ -302,6 +306,7 @@ class FakeStore:
         known = [(claim.id, at) for claim, at in self.claims.values() if (claim.user_id, claim.kind) == (user_id, kind)]
         number, due = (known[0][0], min(known[0][1], due)) if known else (self.next_number(), due)
         self.claims[number] = (Claim(number, user_id, kind, attempts=0, present_answers=0), due)
+        self.recorded_at.setdefault(number, self.clock.now())
         if holdback is not None and not known:
             self.in_holdback.add(number)
         return ABSORBED[kind]
@@ -318,12 +323,32 @@ class FakeStore:
         taken = [self.claims[number][0] for _, number in due]
         for claim in taken:
             self.claims[claim.id] = (claim, now + lease)
-            self.in_holdback.discard(claim.id)
+            if claim.id in self.in_holdback:
+                self.in_holdback.remove(claim.id)
+                self.recorded_at[claim.id] = now
         return taken
 
     async def next_claim_due(self) -> timedelta | None:
         times = [at for _, at in self.claims.values()]
         return max(timedelta(), min(times) - self.clock.now()) if times else None
+
+    async def backlog(self) -> Backlog:
+        claims = [claim for claim, _ in self.claims.values()]
+        overdue = [
+            self.recorded_at[claim.id]
+            for claim in claims
+            if claim.kind is not ClaimKind.SECOND_SWEEP and claim.id not in self.in_holdback | self.held_claims
+        ]
+        return Backlog(
+            Counter(claim.kind for claim in claims),
+            held_back=len(self.held_claims & set(self.claims)),
+            oldest=max((self.clock.now() - at for at in overdue), default=timedelta()),
+        )
+
+    async def expire_some(self) -> bool:
+        self.expired += min(self.past_their_time, 1000)
+        self.past_their_time -= min(self.past_their_time, 1000)
+        return self.past_their_time > 0
 
     async def settle_by_removal(self, claim: Claim, proof: Proof, deletion: Deletion) -> Removal:
         if claim.id not in self.claims:

@@ -95,6 +95,21 @@ def test_the_first_request_waits_until_the_resource_is_open() -> None:
     tell(story)
 
 
+def test_what_is_past_its_time_goes_but_not_while_an_event_is_under_way() -> None:
+    async def story(world: FakeWorld) -> None:
+        async with serving(world) as endpoint:
+            assert await is_open(endpoint)
+            await asyncio.sleep(60)
+            world.store.past_their_time = 1
+            async with endpoint.borrow():
+                await asyncio.sleep(3600)
+                assert world.store.expired == 0
+            await asyncio.sleep(3600)
+            assert world.store.expired == 1
+
+    tell(story)
+
+
 def test_what_was_opened_is_closed_at_the_end() -> None:
     async def story(world: FakeWorld) -> None:
         async with serving(world) as endpoint:
