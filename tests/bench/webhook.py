@@ -232,6 +232,8 @@ def main() -> None:
         instance = Instance(clerk["instance_id"], Environment.PRODUCTION)
         present = user_ids(options.events // 5)
         asyncio.run(build(server.create_database("template_webhook"), present, instance))
+        # as one who has signed up just now
+        user |= {"created_at": int(time.time() * 1000), "updated_at": int(time.time() * 1000)}
         world = World(server, clerk, mix(WARM_UP + options.events, present, instance.id, user))
         print(f"{options.events:,} events, median of {options.rounds} rounds, fsync {settings['fsync']}; connections")
         print(f"{'':28}" + "".join(f"{column:>12}" for column in COLUMNS), flush=True)
