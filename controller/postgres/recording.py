@@ -2,7 +2,7 @@
 
 Decides nothing about a user; that is `core.absorbing`. First the users' locks, in a statement of their own; then the
 message ids, of which one that is there already takes its event out; then tombstones, profiles and claims. The shape of
-the profile table is read again every few seconds, and at once when something failed: what an old one gets wrong, the
+the profile table is read again every few seconds, and for whatever goes alone: what an old one gets wrong, the
 server refuses. Used by `inbox`, through `grouping`.
 """
 
@@ -73,16 +73,13 @@ class Recording:
             results = iter(await self._record(transaction, within))
             return [next(results) if errand.user_id in free else None for errand in wishes]
 
-        try:
-            return await self.connections.transact(record, limits=TOGETHER, attempts=TOGETHER_ATTEMPTS)
-        except BaseException:
-            self._profile = None
-            raise
+        return await self.connections.transact(record, limits=TOGETHER, attempts=TOGETHER_ATTEMPTS)
 
     async def alone(self, wish: Errand) -> Absorbed:
         """Do one errand, waiting for whoever works on its user."""
 
         async def record(transaction: Transaction) -> Absorbed:
+            # the shape that was remembered may be why it did not go together with others
             self._profile = None
             await lock_users(transaction, self.target.schema, [wish.user_id])
             (result,) = await self._record(transaction, [wish])
