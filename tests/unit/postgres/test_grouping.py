@@ -172,6 +172,7 @@ async def test_those_who_are_to_go_alone_count_as_waiting() -> None:
         await grouping.fulfil(-2)
     transactions.gate.set()
     await asyncio.gather(*tasks)
+    assert await grouping.fulfil(-2) == -4
 
 
 async def test_a_fault_reaches_whoever_waits_and_ends_nothing() -> None:
