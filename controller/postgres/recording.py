@@ -142,7 +142,7 @@ class Recording:
         if due:
             await transaction.change(_SQL["record_claims"], self.target.schema, *_columns(due))
         if held:
-            holdbacks = [f"{holdback // timedelta(microseconds=1)} microseconds" for holdback in held.values()]
+            holdbacks = [f"{holdback.total_seconds():.6f} seconds" for holdback in held.values()]
             await transaction.change(_SQL["record_held_claims"], self.target.schema, *_columns(held), holdbacks)
 
     async def _shape(self, transaction: Transaction) -> Shape:

@@ -133,6 +133,21 @@ async def test_kinds_of_claims_do_not_mix_in_a_group(either_url: str) -> None:
     assert [row["kind"] for row in kinds] == ["deletion", "catch_up"]
 
 
+async def test_of_two_holdbacks_of_one_user_in_a_group_the_shorter_counts(either_url: str) -> None:
+    held = [
+        Errand(delivery(f"m{hours}", "user.deleted"), user_id, ClaimKind.HOLDBACK, timedelta(hours=hours))
+        for hours, user_id in ((3, ONE), (2, ONE), (4, ONE), (5, TWO))
+    ]
+    async with opened(either_url) as database:
+        assert await together(database, *held, deletion("m9", THREE)) == [Absorbed.HELD] * 4 + [Absorbed.CLAIMED]
+    claims = await fetch(either_url, "SELECT user_id, kind, holdback FROM usersync.claims ORDER BY user_id")
+    assert [tuple(claim) for claim in claims] == [
+        (ONE, "holdback", timedelta(hours=2)),
+        (TWO, "holdback", timedelta(hours=5)),
+        (THREE, "deletion", None),
+    ]
+
+
 async def test_a_buried_user_stays_so_among_newcomers(either_url: str) -> None:
     async with opened(either_url) as database:
         await bury(database, TWO)
