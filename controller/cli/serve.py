@@ -6,6 +6,7 @@ Decides where the resources come from and refuses at the start what could never 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from controller.web.app import Listening, Service
 from controller.web.endpoints import Workshop
 from controller.web.metrics import Metrics
 from controller.web.signatures import Verifier
-from controller.web.sources import Given, Source, Watched
+from controller.web.sources import Given, Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,6 +97,9 @@ def serve(**options: Any) -> None:
 
 
 async def _run(service: Service) -> None:
+    # what was imported stays: no collection has to go through it, which stops every request for as long as it takes
+    gc.collect()
+    gc.freeze()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -121,6 +125,8 @@ def _source(asked: Asked) -> Source:
         message = "--kubeconfig and --context are for a cluster: give --namespace NAME or --all-namespaces too."
         raise click.UsageError(message)
     if in_cluster:
+        from controller.web.watched import Watched  # noqa: PLC0415 - not for who serves files: 120 MB
+
         return Watched(asked.namespace, asked.kubeconfig, asked.context)
     resources = [
         resource

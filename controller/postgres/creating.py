@@ -34,6 +34,12 @@ async def lock_users(transaction: Transaction, schema: str, user_ids: Sequence[U
     await transaction.rows(_SQL["lock_users"], schema, byte_order(user_ids))
 
 
+async def lock_free_users(transaction: Transaction, schema: str, user_ids: Sequence[UserId]) -> set[str]:
+    """Take the locks that nobody else holds, until the transaction ends; returns whose they are."""
+    rows = await transaction.rows(_SQL["lock_free_users"], schema, byte_order(user_ids))
+    return {row["user_id"] for row in rows}
+
+
 async def buried(transaction: Transaction, schema: str, user_ids: Sequence[UserId]) -> set[str]:
     """Return those of the users who have a tombstone."""
     return {row["user_id"] for row in await transaction.rows(_SQL["buried"], schema, list(user_ids))}
@@ -44,8 +50,8 @@ async def only_missing(transaction: Transaction, run_id: object, user_ids: Seque
     return {row["user_id"] for row in await transaction.rows(_SQL["only_missing"], run_id, list(user_ids))}
 
 
-async def insert_profiles(transaction: Transaction, profile: Shape, user_ids: Sequence[UserId]) -> int:
-    """Insert a row for each user who has none; returns how many. The users' locks are held."""
+async def insert_profiles(transaction: Transaction, profile: Shape, user_ids: Sequence[UserId]) -> set[str]:
+    """Insert a row for each user who has none; returns for whom. The users' locks are held."""
     columns = [profile.table.user_id_column]
     values = ["u.id"]
     if profile.sets_created_at:
@@ -56,7 +62,7 @@ async def insert_profiles(transaction: Transaction, profile: Shape, user_ids: Se
         query = _SQL["insert_profiles_under_lock"]
         await transaction.execute(f"{TABLE_LOCK_LIMIT}; {profile.sql(_SQL['lock_table'])}")
     insert = profile.sql(query, columns=", ".join(map(quoted, columns)), values=", ".join(values))
-    return await transaction.change(insert, byte_order(user_ids))
+    return {row["user_id"] for row in await transaction.rows(insert, byte_order(user_ids))}
 
 
 def unsupported(schema: str, table: str, held: RowsHeld) -> TableUnsupported:

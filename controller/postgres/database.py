@@ -84,7 +84,11 @@ class Database(PostgresInbox):
             InvalidSpec: the URL is none.
         """
         async with Connections.open(url, size=size, label=label) as connections:
-            yield cls(connections, target, clock, bounds or Bounds(), times or LockTimes(), may_migrate)
+            database = cls(connections, target, clock, bounds or Bounds(), times or LockTimes(), may_migrate)
+            try:
+                yield database
+            finally:
+                await database.finish_recording()
 
     async def check_schema(self) -> None:
         """Check that our schema is there and new enough, without touching it.

@@ -1,6 +1,7 @@
 """Events and claims: message id and effect in one transaction, each under its user's lock.
 
-Decides nothing about a user; that is `core.absorbing`. It does not take the run lock: the users' locks order
+Decides nothing about a user; that is `core.absorbing`. Events that wait at the same time share a transaction
+(`grouping`, `recording`). It does not take the run lock: the users' locks order
 events and runs. Used by `database`.
 """
 
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
-from controller.core.absorbing import ABSORBED, LONGEST_DELAY, SECOND_SWEEP_DELAY, Backlog, Claim, ClaimKind
+from controller.core.absorbing import LONGEST_DELAY, SECOND_SWEEP_DELAY, Backlog, Claim, ClaimKind
 from controller.core.leaving import OWN_REQUEST
 from controller.core.outcomes import Absorbed, Removal
 from controller.core.removals import RemovalTerms
@@ -24,9 +25,11 @@ from controller.postgres.counting import Bounds
 from controller.postgres.creating import buried, insert_profiles, lock_users, unsupported
 from controller.postgres.expiring import expire_some
 from controller.postgres.failures import RowsHeld
+from controller.postgres.grouping import Grouping
 from controller.postgres.purging import Purging, any_unfinished
 from controller.postgres.queries import load
 from controller.postgres.receipting import LimitReached, chain, permitted_to_events
+from controller.postgres.recording import Errand, Recording
 from controller.postgres.removing import (
     DELETED,
     REQUESTED,
@@ -71,36 +74,25 @@ class PostgresInbox:
     target: Target
     clock: Clock
     bounds: Bounds = field(default_factory=Bounds)
+    _grouping: Grouping[Errand, Absorbed] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Let events be committed in groups."""
+        self._grouping = Grouping(Recording(self.connections, self.target))
 
     async def create_profile(self, delivery: Delivery, user_id: UserId) -> Absorbed:
         """Insert one profile row under the user's lock, unless buried, there, or repeated."""
-
-        async def create(transaction: Transaction) -> Absorbed:
-            await lock_users(transaction, self.target.schema, [user_id])
-            if not await self._is_new(transaction, delivery):
-                return Absorbed.REPEATED
-            if await buried(transaction, self.target.schema, [user_id]):
-                return Absorbed.TOMBSTONED
-            return Absorbed.CREATED if await self._insert(transaction, user_id) else Absorbed.PRESENT
-
-        return await self._creating(create)
+        return await self._grouping.fulfil(Errand(delivery, user_id))
 
     async def record_claim(
         self, delivery: Delivery, user_id: UserId, kind: ClaimKind, holdback: timedelta | None = None
     ) -> Absorbed:
         """Store the durable intent to settle this user, at once or after the holdback."""
+        return await self._grouping.fulfil(Errand(delivery, user_id, kind, holdback))
 
-        async def record(transaction: Transaction) -> Absorbed:
-            if not await self._is_new(transaction, delivery):
-                return Absorbed.REPEATED
-            claim = (self.target.schema, user_id, kind.value)
-            if holdback is None:
-                await transaction.change(_SQL["record_claim"], *claim)
-            else:
-                await transaction.change(_SQL["record_held_claim"], *claim, holdback)
-            return ABSORBED[kind]
-
-        return await self.connections.transact(record)
+    async def finish_recording(self) -> None:
+        """Take no more events, and return when those taken are committed or refused."""
+        await self._grouping.close()
 
     async def take_claims(self, limit: int, lease: timedelta) -> Sequence[Claim]:
         """Take due claims, oldest first; nobody else gets them before `lease` is over."""
@@ -317,10 +309,4 @@ class PostgresInbox:
         if profile is None:
             message = f"The profile table {self.target.schema}.{self.target.profile.name} does not exist; create it."
             raise TableUnsupported(message)
-        return await insert_profiles(transaction, profile, [user_id]) == 1
-
-    async def _is_new(self, transaction: Transaction, delivery: Delivery) -> bool:
-        recorded = await transaction.value(
-            _SQL["record_delivery"], self.target.schema, delivery.message_id, delivery.event_type
-        )
-        return recorded is not None
+        return bool(await insert_profiles(transaction, profile, [user_id]))

@@ -215,7 +215,7 @@ class PostgresRun:
             await lock_users(transaction, self.target.schema, user_ids)
             wanted = await only_missing(transaction, self.lock.run_id, user_ids)
             wanted -= await buried(transaction, self.target.schema, user_ids)
-            return await insert_profiles(transaction, profile, [user for user in user_ids if user in wanted])
+            return len(await insert_profiles(transaction, profile, [user for user in user_ids if user in wanted]))
 
         try:
             return await self.lock.transact(create)

@@ -157,6 +157,9 @@ class Keyring:
 
 async def wait_patiently(event: asyncio.Event) -> None:
     """Wait for the event as long as a request can."""
+    if event.is_set():
+        # as for nearly every request, each of which would pay for a timer
+        return
     with suppress(TimeoutError):
         async with asyncio.timeout(PATIENCE_SECONDS):
             await event.wait()

@@ -63,6 +63,8 @@ class Webhooks:
     metrics: Metrics
     bounds: Bounds = field(default_factory=Bounds)
     _under_way: int = field(default=0, init=False)
+    _log: structlog.stdlib.BoundLogger = field(default_factory=log.bind, init=False)
+    """Bound once: the module's would be made anew for each line."""
 
     def routes(self) -> list[web.RouteDef]:
         """Return the paths that are served, and a plain refusal of all others."""
@@ -128,14 +130,14 @@ class Webhooks:
         if result in CLAIMING:
             endpoint.wake()
         self.metrics.count_event(event.type, result.value)
-        log.info(
+        self._log.info(
             ACTS.get(event.type, "absorbed"),
             resource=endpoint.spec.name,
             message=message_id,
             type=event.type,
             result=result.value,
         )
-        log.debug("absorbed_for_user", message=message_id, user_id=event.user_id)
+        self._log.debug("absorbed_for_user", message=message_id, user_id=event.user_id)
         return result
 
     def _check_instance(self, event: Event, delivery: Delivery, endpoint: Endpoint, opened: Opened) -> None:
@@ -193,6 +195,9 @@ async def _read_body(request: web.Request, seconds: float) -> bytes:
     if (request.content_length or 0) > BODY_BYTES_MAX:
         raise Refused(RefusalKind.TOO_LARGE, message)
     try:
+        if request.content.is_eof():
+            # it came with its headers: no timer
+            return await request.read()
         async with asyncio.timeout(seconds):
             return await request.read()
     except web.HTTPRequestEntityTooLarge as error:

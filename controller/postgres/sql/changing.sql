@@ -4,6 +4,11 @@
 SELECT pg_advisory_xact_lock(hashtextextended($1::text || '/' || u.id, 1970694498))
 FROM unnest($2::text[]) AS u (id);
 
+-- lock_free_users(schema_name, user_ids)
+-- As lock_users, without waiting: the users whose locks were to be had.
+SELECT u.id AS user_id FROM unnest($2::text[]) AS u (id)
+WHERE pg_try_advisory_xact_lock(hashtextextended($1::text || '/' || u.id, 1970694498));
+
 -- lock_table()
 LOCK TABLE {schema}.{table} IN SHARE ROW EXCLUSIVE MODE;
 
@@ -20,12 +25,14 @@ JOIN usersync.buried AS s
 -- insert_profiles_by_index(user_ids)
 INSERT INTO {schema}.{table} ({columns})
 SELECT {values} FROM unnest($1::text[]) AS u (id)
-ON CONFLICT ({user_id}) DO NOTHING;
+ON CONFLICT ({user_id}) DO NOTHING
+RETURNING {user_id}::text AS user_id;
 
 -- insert_profiles_under_lock(user_ids)
 INSERT INTO {schema}.{table} ({columns})
 SELECT {values} FROM unnest($1::text[]) AS u (id)
-WHERE NOT EXISTS (SELECT FROM {schema}.{table} AS usersync_row WHERE usersync_row.{user_id} = u.id);
+WHERE NOT EXISTS (SELECT FROM {schema}.{table} AS usersync_row WHERE usersync_row.{user_id} = u.id)
+RETURNING {user_id}::text AS user_id;
 
 -- bury(schema_name, user_ids, reason)
 -- Under the users' locks: nobody else buries or lifts meanwhile.

@@ -1,18 +1,25 @@
--- record_delivery(schema_name, message_id, event_type)
-INSERT INTO usersync.deliveries (schema_name, message_id, event_type) VALUES ($1, $2, $3)
+-- record_deliveries(schema_name, message_ids, event_types)
+-- Each id once. Sorted: two who record the same ones at once cannot wait for each other.
+INSERT INTO usersync.deliveries (schema_name, message_id, event_type)
+SELECT $1, d.message_id, d.event_type FROM unnest($2::text[], $3::text[]) AS d (message_id, event_type)
+ORDER BY d.message_id COLLATE "C"
 ON CONFLICT DO NOTHING
-RETURNING 1;
+RETURNING message_id;
 
--- record_claim(schema_name, user_id, kind)
--- A new message about the same user begins its look-ups anew.
-INSERT INTO usersync.claims (schema_name, user_id, kind) VALUES ($1, $2, $3)
+-- record_claims(schema_name, user_ids, kinds)
+-- Each pair once, in the order in which they came. A new message about the same user begins its look-ups anew.
+INSERT INTO usersync.claims (schema_name, user_id, kind)
+SELECT $1, c.user_id, c.kind FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS c (user_id, kind, place)
+ORDER BY c.place
 ON CONFLICT (schema_name, user_id, kind)
 DO UPDATE SET attempts = 0, present_answers = 0, due_at = usersync.clock();
 
--- record_held_claim(schema_name, user_id, kind, holdback)
+-- record_held_claims(schema_name, user_ids, kinds, holdbacks)
 -- A new message about the same user does not begin the holdback anew; one with a shorter holdback shortens it.
 INSERT INTO usersync.claims AS c (schema_name, user_id, kind, holdback, due_at)
-VALUES ($1, $2, $3, $4, usersync.clock() + $4::interval)
+SELECT $1, h.user_id, h.kind, h.holdback::interval, usersync.clock() + h.holdback::interval
+FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS h (user_id, kind, holdback, place)
+ORDER BY h.place
 ON CONFLICT (schema_name, user_id, kind)
 DO UPDATE SET
     attempts = 0, present_answers = 0, due_at = least(c.due_at, excluded.due_at),
