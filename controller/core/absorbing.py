@@ -15,6 +15,7 @@ from controller.core.outcomes import Absorbed, Settled
 from controller.core.proofs import prove_absence
 
 if TYPE_CHECKING:
+    from controller.core.mapping import Profile
     from controller.core.ports import Clock, Directory, Inbox
     from controller.core.proofs import Proof
     from controller.core.targets import Deletion, Spec
@@ -51,11 +52,15 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a verified message tells. `user_id` is None if it names no user of Clerk's form."""
+    """What a verified message tells. `user_id` is None if it names no user of Clerk's form.
+
+    `profile`: where columns are mapped, and the message describes a user.
+    """
 
     type: str
     instance_id: str
     user_id: UserId | None
+    profile: Profile | None = None
 
 
 class ClaimKind(Enum):
@@ -65,6 +70,8 @@ class ClaimKind(Enum):
     """`user.deleted` arrived; its proof is owed."""
     CATCH_UP = "catch_up"
     """Something happened to the user while we were suspended."""
+    REFRESH = "refresh"
+    """Mapped columns and an event differ, and it cannot be told which is later."""
     SECOND_SWEEP = "second_sweep"
     """The user was removed; a token that was still valid may have written rows since."""
 
@@ -82,14 +89,19 @@ class Claim:
 
 async def absorb(event: Event, delivery: Delivery, spec: Spec, inbox: Inbox) -> Absorbed:
     """Give a verified event of the pinned instance its effect, or record the intent."""
-    if event.type not in {"user.created", "user.deleted"} or event.user_id is None:
+    asks = {"user.created", "user.deleted"} | ({"user.updated"} if spec.target.mapping else set())
+    if event.type not in asks or event.user_id is None:
         return Absorbed.IGNORED
     if spec.dry_run:
         return Absorbed.DRY_RUN
     if spec.suspend:
         return await inbox.record_claim(delivery, event.user_id, ClaimKind.CATCH_UP)
+    if event.profile is not None and event.type != "user.deleted":
+        return await inbox.update_profile(delivery, event.profile)
     if event.type == "user.created":
         return await inbox.create_profile(delivery, event.user_id)
+    if event.type == "user.updated":
+        return await inbox.record_claim(delivery, event.user_id, ClaimKind.REFRESH)
     return await inbox.record_claim(delivery, event.user_id, ClaimKind.DELETION)
 
 
@@ -101,10 +113,14 @@ async def settle(claim: Claim, deletion: Deletion, directory: Directory, inbox: 
     """
     if claim.kind is ClaimKind.SECOND_SWEEP and await inbox.is_swept(claim):
         return Settled.SWEPT
+    if claim.kind is ClaimKind.REFRESH:
+        return await _refresh(claim, directory, inbox)
     proof = await prove_absence(directory, clock, claim.user_id)
     if proof is not None:
         return await _remove(claim, proof, deletion, inbox)
     if claim.kind is ClaimKind.CATCH_UP:
+        if directory.maps:
+            return await _refresh(claim, directory, inbox)
         await inbox.settle_by_creation(claim)
         return Settled.CREATED
     if claim.present_answers >= len(PRESENT_DELAYS):
@@ -112,6 +128,20 @@ async def settle(claim: Claim, deletion: Deletion, directory: Directory, inbox: 
         return Settled.STOPPED if await inbox.is_unfinished(claim.user_id) else Settled.DISCARDED
     await inbox.postpone_claim(claim, PRESENT_DELAYS[claim.present_answers], answered_present=True)
     return Settled.POSTPONED
+
+
+async def _refresh(claim: Claim, directory: Directory, inbox: Inbox) -> Settled:
+    """Write what Clerk says now. Whom it does not know is left to `user.deleted` and to the runs."""
+    profile = await directory.profile(claim.user_id) if directory.maps else None
+    if profile is None and claim.kind is ClaimKind.CATCH_UP:
+        # Deleted since the look-up: that is to be proved as for everybody else.
+        await inbox.postpone_claim(claim, retry_delay(claim), answered_present=False)
+        return Settled.POSTPONED
+    if profile is None:
+        await inbox.discard_claim(claim)
+        return Settled.GONE
+    await inbox.settle_by_update(claim, profile)
+    return Settled.UPDATED
 
 
 async def _remove(claim: Claim, proof: Proof, deletion: Deletion, inbox: Inbox) -> Settled:

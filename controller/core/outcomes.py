@@ -53,10 +53,22 @@ class Reduction:
 
 
 @dataclass(frozen=True, slots=True)
+class Updating:
+    """What a batch of updates did: of `users` some column was changed; of `users_left` the database refused one."""
+
+    users: int = 0
+    users_left: int = 0
+
+    def __add__(self, other: Updating) -> Updating:
+        """Sum of two."""
+        return Updating(self.users + other.users, self.users_left + other.users_left)
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What a run did, or with `dry_run` what it would have done.
 
-    `users_spared`: suspects whom the proof found alive; `duplicates_left`: users whose surplus profile rows could
+    `profiles_updated`: users whose mapped columns were brought in step; `users_spared`: suspects whom the proof found alive; `duplicates_left`: users whose surplus profile rows could
     not be removed.
     """
 
@@ -67,6 +79,7 @@ class Changes:
     users_left: int = 0
     users_spared: int = 0
     duplicates_left: int = 0
+    profiles_updated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +127,12 @@ class Absorbed(Enum):
     """A profile row was inserted."""
     PRESENT = "present"
     """The profile row was there already."""
+    UPDATED = "updated"
+    """Mapped columns were brought in step."""
+    OLDER = "older"
+    """The row holds later values than the event's."""
+    DOUBTED = "doubted"
+    """Whether the row or the event is later cannot be told; it is recorded, and Clerk is asked by id."""
     TOMBSTONED = "tombstoned"
     """The user is deleted, and stays so."""
     CLAIMED = "claimed"
@@ -135,6 +154,10 @@ class Settled(Enum):
     """Proved; tombstone and archive are written, the rows are gone."""
     CREATED = "created"
     """Recorded while suspended; the user lives and has a profile."""
+    UPDATED = "updated"
+    """Clerk was asked; the mapped columns are in step."""
+    GONE = "gone"
+    """Clerk was asked for values of a user whom it does not know; nothing was written."""
     POSTPONED = "postponed"
     """Clerk is away, or still says that the user lives; asked again later."""
     HELD_BACK = "held_back"

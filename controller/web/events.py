@@ -1,15 +1,26 @@
-"""What a verified message tells, of which only three fields are read.
+"""What a verified message tells, of which only three fields are read, and of the user what is mapped.
 
 Decides what is malformed; never what an event asks for, which is `core.absorbing`. Used by `webhooks`.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import msgspec
 
+from controller.clerk import profile_reader
 from controller.core.absorbing import Event
 from controller.core.users import parse_user_id
 from controller.web.refusals import RefusalKind, Refused
+
+if TYPE_CHECKING:
+    from controller.core.mapping import MappedColumn, Profile
+    from controller.core.users import UserId
+
+DESCRIBING = frozenset({"user.created", "user.updated"})
+"""Types whose data is a whole user."""
 
 
 class _Envelope(msgspec.Struct):
@@ -30,8 +41,10 @@ _envelopes = msgspec.json.Decoder(_Envelope)
 _users = msgspec.json.Decoder(_User)
 
 
-def read_event(body: bytes) -> Event:
+def read_event(body: bytes, mapping: tuple[MappedColumn, ...] = ()) -> Event:
     """Read the body of a verified message; a user is looked for in `user.*` alone.
+
+    What is mapped is left out where the message does not describe a user as Clerk does, as an example may not.
 
     Raises:
         Refused: it is not JSON, not an object, or lacks what every event has.
@@ -43,4 +56,13 @@ def read_event(body: bytes) -> Event:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = "The body is not an event: a JSON object with type, instance_id and data."
         raise Refused(RefusalKind.MALFORMED_BODY, message) from error
-    return Event(envelope.type, envelope.instance_id, parse_user_id(user_id))
+    event = Event(envelope.type, envelope.instance_id, parse_user_id(user_id))
+    if not mapping or event.user_id is None or event.type not in DESCRIBING:
+        return event
+    return replace(event, profile=_read_profile(envelope.data, event.user_id, mapping))
+
+
+def _read_profile(data: msgspec.Raw, user_id: UserId, mapping: tuple[MappedColumn, ...]) -> Profile | None:
+    reader = profile_reader(mapping)
+    user = reader.decode(data)
+    return None if user is None else reader.read(user, user_id)

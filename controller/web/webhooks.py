@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 BODY_BYTES_MAX = 1 << 20
 """Clerk's largest events, of users with much metadata, are some tens of kB."""
 RETRY_AFTER_SECONDS = 5
-CLAIMING = {Absorbed.CLAIMED, Absorbed.RECORDED}
+CLAIMING = {Absorbed.CLAIMED, Absorbed.RECORDED, Absorbed.DOUBTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Webhooks:
         try:
             body = await _read_body(request, self.bounds.body_seconds)
             message_id = await endpoint.verify(request.headers, body)
-            event = read_event(body)
+            event = read_event(body, endpoint.spec.target.mapping)
             delivery = Delivery(message_id, event.type)
             async with endpoint.borrow() as opened:
                 self._check_instance(event, delivery, endpoint, opened)

@@ -35,6 +35,10 @@ SELECT EXISTS (SELECT FROM usersync.claims WHERE id = $1);
 DELETE FROM usersync.claims WHERE id = $1;
 
 -- end_claims_of(schema_name, user_ids)
+-- The rows of these users are gone, and so is what is noted of them.
+WITH forgotten AS (
+    DELETE FROM usersync.versions WHERE schema_name = $1 AND user_id = ANY($2::text[])
+)
 DELETE FROM usersync.claims WHERE schema_name = $1 AND user_id = ANY($2::text[]);
 
 -- record_second_sweeps(schema_name, user_ids, delay)
