@@ -48,9 +48,7 @@ _KEY = re.compile("sk_(live|test)_[!-~]+", re.ASCII)
 class Clerk:
     """One instance, one session, one rate limiter; open it with `Clerk.open`."""
 
-    def __init__(
-        self, transport: Transport, environment: Environment, mapping: tuple[MappedColumn, ...] = ()
-    ) -> None:
+    def __init__(self, transport: Transport, environment: Environment, mapping: tuple[MappedColumn, ...] = ()) -> None:
         """`environment`: what the key says of the instance; `mapping`: what is to be read of users beside their ids."""
         self._transport = transport
         self._environment = environment

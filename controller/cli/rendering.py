@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from controller.cli.reports import Document
 
 _WIDTH = 120
-_KINDS = {"missing": "Missing a profile", "outdated": "With outdated columns", "orphaned": "Orphaned", "duplicated": "With several profiles"}
+_KINDS = {
+    "missing": "Missing a profile",
+    "outdated": "With outdated columns",
+    "orphaned": "Orphaned",
+    "duplicated": "With several profiles",
+}
 _COUNTS = (
     ("clerkUsers", "Clerk users"),
     ("synced", "Synced"),

@@ -96,13 +96,19 @@ async def absorb(event: Event, delivery: Delivery, spec: Spec, inbox: Inbox) -> 
         return Absorbed.DRY_RUN
     if spec.suspend:
         return await inbox.record_claim(delivery, event.user_id, ClaimKind.CATCH_UP)
-    if event.profile is not None and event.type != "user.deleted":
-        return await inbox.update_profile(delivery, event.profile)
-    if event.type == "user.created":
-        return await inbox.create_profile(delivery, event.user_id)
-    if event.type == "user.updated":
-        return await inbox.record_claim(delivery, event.user_id, ClaimKind.REFRESH)
-    return await inbox.record_claim(delivery, event.user_id, ClaimKind.DELETION)
+    if event.type == "user.deleted":
+        return await inbox.record_claim(delivery, event.user_id, ClaimKind.DELETION)
+    return await _keep_in_step(event.type, event.user_id, event.profile, delivery, inbox)
+
+
+async def _keep_in_step(
+    event_type: str, user_id: UserId, profile: Profile | None, delivery: Delivery, inbox: Inbox
+) -> Absorbed:
+    if profile is not None:
+        return await inbox.update_profile(delivery, profile)
+    if event_type == "user.created":
+        return await inbox.create_profile(delivery, user_id)
+    return await inbox.record_claim(delivery, user_id, ClaimKind.REFRESH)
 
 
 async def settle(claim: Claim, deletion: Deletion, directory: Directory, inbox: Inbox, clock: Clock) -> Settled:
@@ -119,15 +125,19 @@ async def settle(claim: Claim, deletion: Deletion, directory: Directory, inbox: 
     if proof is not None:
         return await _remove(claim, proof, deletion, inbox)
     if claim.kind is ClaimKind.CATCH_UP:
-        if directory.maps:
-            return await _refresh(claim, directory, inbox)
-        await inbox.settle_by_creation(claim)
-        return Settled.CREATED
+        return await _catch_up(claim, directory, inbox)
     if claim.present_answers >= len(PRESENT_DELAYS):
         await inbox.discard_claim(claim)
         return Settled.STOPPED if await inbox.is_unfinished(claim.user_id) else Settled.DISCARDED
     await inbox.postpone_claim(claim, PRESENT_DELAYS[claim.present_answers], answered_present=True)
     return Settled.POSTPONED
+
+
+async def _catch_up(claim: Claim, directory: Directory, inbox: Inbox) -> Settled:
+    if directory.maps:
+        return await _refresh(claim, directory, inbox)
+    await inbox.settle_by_creation(claim)
+    return Settled.CREATED
 
 
 async def _refresh(claim: Claim, directory: Directory, inbox: Inbox) -> Settled:

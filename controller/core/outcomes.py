@@ -68,8 +68,8 @@ class Updating:
 class Changes:
     """What a run did, or with `dry_run` what it would have done.
 
-    `profiles_updated`: users whose mapped columns were brought in step; `users_spared`: suspects whom the proof found alive; `duplicates_left`: users whose surplus profile rows could
-    not be removed.
+    `profiles_updated`: users whose mapped columns were brought in step; `users_spared`: suspects whom the proof found
+    alive; `duplicates_left`: users whose surplus profile rows could not be removed.
     """
 
     profiles_created: int = 0

@@ -316,7 +316,7 @@ class Watcher(Protocol):
         """Note that `done` users (not rows) of the phase are through so far."""
 
     def show(self, kind: str, user_ids: Sequence[UserId]) -> None:
-        """Hear the ids of a kind of drift: `missing`, `outdated`, `orphaned` or `duplicated`. Asked for only if `shows`."""
+        """Hear the ids of a kind of drift, such as `missing` or `orphaned`. Asked for only if `shows`."""
 
     @property
     def shows(self) -> bool:

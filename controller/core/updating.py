@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from controller.core.ports import Directory, Run, Watcher
 
 REFUSED = (
-    "The database refused values of {} user(s) in mapped columns of the profile table (a constraint, or a trigger of the "
-    "application; the log names it): those columns are left as they are, the others are in step."
+    "The database refused values of {} user(s) in mapped columns of the profile table (a constraint, or a trigger of "
+    "the application; the log names it): those columns are left as they are, the others are in step."
 )
 
 

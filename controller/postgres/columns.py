@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 _SQL: Final = load("updating")
 LEFT: Final = ""
 """The column is left as it is."""
-TYPES: Final = "text, varchar, smallint, integer, bigint, numeric, real, double precision, boolean, timestamptz or jsonb"
+TYPES: Final = (
+    "text, varchar, smallint, integer, bigint, numeric, real, double precision, boolean, timestamptz or jsonb"
+)
 
 _TYPE = re.compile(
     r"(?P<kind>text|character varying|smallint|integer|bigint|numeric|real|double precision|boolean|jsonb|timestamp)"
@@ -61,11 +63,6 @@ class Column:
     refuses_null: bool
     required: bool
     convert: Callable[[Any], Text]
-
-    @property
-    def is_textual(self) -> bool:
-        """Whether its values are compared letter by letter, whatever its collation says."""
-        return self.type == "text" or self.type.startswith("character varying")
 
     def field(self, value: Any) -> str | None:
         """Return what travels: the value as a text, NULL, or that the column is left.
@@ -104,7 +101,7 @@ class Columns:
         """Say in sentences which values did not fit."""
         return [
             f"{column.source} of {counts[column.name]} user(s) does not fit {self.table}.{column.name}, which is "
-            f"{column.type}: the column is left as it is for them. Correct it in Clerk, or give the column another type."
+            f"{column.type}: it is left as it is for them. Correct the value in Clerk, or give the column another type."
             for column in self.all
             if counts[column.name]
         ]
@@ -123,8 +120,7 @@ class Columns:
         """The condition under which a row differs from what travels as `m.fields`."""
         return " OR ".join(
             f"CASE WHEN m.fields[{place}] = '' THEN false "
-            f"ELSE {_as_compared(column, f'usersync_row.{quoted(column.name)}')} IS DISTINCT FROM "
-            f"{_as_compared(column, _value(column, 'm', place))} END"
+            f"ELSE usersync_row.{quoted(column.name)} IS DISTINCT FROM {_value(column, 'm', place)} END"
             for place, column in enumerate(self.all, start=1)
         )
 
@@ -217,10 +213,6 @@ _IN_COPY: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "
 
 def _value(column: Column, source: str, place: int) -> str:
     return f"substr({source}.fields[{place}], 2)::{column.type}"
-
-
-def _as_compared(column: Column, expression: str) -> str:
-    return f'{expression}::text COLLATE "C"' if column.is_textual else expression
 
 
 def _text(size: int | None, value: Any) -> Text:

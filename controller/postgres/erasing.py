@@ -33,7 +33,6 @@ TRACES: Final = (
     "forget_listed_user",
     "forget_drifted_user",
     "forget_places_user",
-    "forget_version",
     "forget_listed_values_user",
     "forget_owed_values_user",
 )

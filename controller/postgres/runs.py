@@ -118,9 +118,7 @@ class PostgresRun:
         if self.writing is None or not profiles:
             return
         columns = self.writing.columns
-        owed = [
-            Owed(each.user_id, each.updated_at, tuple(columns.fields(each, self.misfitting))) for each in profiles
-        ]
+        owed = [Owed(each.user_id, each.updated_at, tuple(columns.fields(each, self.misfitting))) for each in profiles]
         await self.lock.transact(lambda transaction: updating.record_values(transaction, self.lock.run_id, owed))
 
     async def observe(self) -> Drift:

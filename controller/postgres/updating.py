@@ -132,7 +132,7 @@ class Writing:
                 return Absorbed.UPDATED
 
     def due(self, owed: Owed, confirmed: Profile | None, since: datetime) -> Owed | None:
-        """Return what may be written of a listed user; of one who is in doubt, what Clerk, asked again, has confirmed."""
+        """Return what may be written of a listed user; of one in doubt, what Clerk, asked again, has confirmed."""
         if not owed.is_settled(since):
             if confirmed is None:
                 return None
@@ -203,9 +203,7 @@ async def describe_writing(transaction: Transaction, profile: Shape | None) -> W
 
 async def record_values(transaction: Transaction, run_id: UUID, owed: Sequence[Owed]) -> None:
     """Add a page to what Clerk said of its users."""
-    lines = [
-        f"{run_id}\t{each.user_id}\t{each.updated_at}\t{copied(array_literal(each.fields))}\n" for each in owed
-    ]
+    lines = [f"{run_id}\t{each.user_id}\t{each.updated_at}\t{copied(array_literal(each.fields))}\n" for each in owed]
     columns = ("run_id", "user_id", "updated_at", "fields")
     await transaction.copy("listed_values", columns, "".join(lines).encode())
 

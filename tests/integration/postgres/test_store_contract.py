@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["events"]
 
+
 @dataclass
 class PostgresPremises:
     """A database of the default target."""

@@ -125,9 +125,7 @@ class MappedInboxContract:
         await events.tell(Profile(A, T2, (None, "free")))
         assert await premises.values(A) == [(None, "free")]
 
-    async def test_the_same_values_again_are_in_step_whatever_their_version(
-        self, premises: MappedPremises, events: Events
-    ) -> None:
+    async def test_the_same_values_again_are_in_step_whatever_their_version(self, events: Events) -> None:
         await events.tell(Profile(A, T2, OLD))
         assert await events.tell(Profile(A, T2, OLD)) is Absorbed.PRESENT
         assert await events.tell(Profile(A, T3, OLD)) is Absorbed.PRESENT
@@ -216,9 +214,8 @@ class MappedRunContract:
         assert (await premises.values(A), await premises.values(B)) == ([OLD], [NOTHING])
         assert await events.tell(Profile(A, T1, NEW)) is Absorbed.OLDER
 
-    async def test_columns_that_differ_are_outdated_and_brought_in_step(
-        self, premises: MappedPremises, events: Events
-    ) -> None:
+    @pytest.mark.usefixtures("events")
+    async def test_columns_that_differ_are_outdated_and_brought_in_step(self, premises: MappedPremises) -> None:
         for user_id in (A, B, C):
             await premises.add_row(PROFILE, user_id)
         await premises.set_values(B, *OLD)
@@ -275,16 +272,16 @@ class MappedRunContract:
             assert await update(run) == Updating(0)
         assert await events.tell(Profile(A, T2, NEW)) is Absorbed.OLDER
 
-    async def test_who_is_listed_twice_counts_as_he_was_listed_later(
-        self, premises: MappedPremises, events: Events
-    ) -> None:
+    @pytest.mark.usefixtures("events")
+    async def test_who_is_listed_twice_counts_as_he_was_listed_later(self, premises: MappedPremises) -> None:
         await premises.add_row(PROFILE, A)
         await premises.set_values(A, *NEW)
         async with premises.store.begin_run(LABEL) as run:
             assert await observe(run, Profile(A, T1, OLD), Profile(A, T2, NEW)) == 0
             assert await walk(run.behind()) == []
 
-    async def test_a_buried_user_is_not_outdated(self, premises: MappedPremises, events: Events) -> None:
+    @pytest.mark.usefixtures("events")
+    async def test_a_buried_user_is_not_outdated(self, premises: MappedPremises) -> None:
         await premises.add_row(DATA, A)
         async with premises.store.begin_run(LABEL) as run:
             await observe(run, Profile(B, T1, OLD))
@@ -293,7 +290,8 @@ class MappedRunContract:
         async with premises.store.begin_run(LABEL) as run:
             assert await observe(run, Profile(A, T1, OLD)) == 0
 
-    async def test_all_rows_of_a_user_are_brought_in_step(self, premises: MappedPremises, events: Events) -> None:
+    @pytest.mark.usefixtures("events")
+    async def test_all_rows_of_a_user_are_brought_in_step(self, premises: MappedPremises) -> None:
         await premises.add_row(PROFILE, A)
         await premises.set_values(A, *OLD)
         await premises.add_row(PROFILE, A)

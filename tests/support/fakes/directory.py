@@ -41,7 +41,7 @@ class FakeDirectory:
     - `before`: called with the method's name before each answer, for what happens meanwhile.
     - `turns_of_a_look_up`: how often the event loop goes round before its answer; `look_ups_under_way` now.
     - `open_listings`: how many listings have neither ended nor been closed.
-    - `calls`: how often each method was asked; `asked`: all ids given to `find` and `look_up`.
+    - `calls`: how often each method was asked; `asked`: all ids given to `find`, `look_up` and `profiles`.
     """
 
     users: dict[UserId, datetime] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class FakeDirectory:
     turns_of_a_look_up: int = 1
     look_ups_under_way: int = 0
     calls: Counter[str] = field(default_factory=Counter)
-    asked: dict[str, list[UserId]] = field(default_factory=lambda: {"find": [], "look_up": []})
+    asked: dict[str, list[UserId]] = field(default_factory=lambda: {"find": [], "look_up": [], "profiles": []})
     mapping: tuple[MappedColumn, ...] = ()
     edited: dict[UserId, tuple[int, tuple[Any, ...]]] = field(default_factory=dict)
 

@@ -26,7 +26,7 @@ from controller.core.users import Instance, UserId, parse_user_id
 from controller.errors import TargetBusy, WrongInstance
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     from controller.core.approving import SetDigest
     from controller.core.mapping import Profile
@@ -89,7 +89,8 @@ class FakeStore:
     batch; `errors`: by the method's name, what a method of the run raises; who has more than `bound` rows leaves
     by `bite` rows at a time, and is `begun` meanwhile.
     What happened: `archived` (table, row), `tombstones`, `receipts`, `finished` outcomes, `failures` of runs.
-    `versions`: of which version the rows' values are. What waits: `suspects`, `held` sets by their digest, `held_claims` (numbers).
+    `versions`: of which version the rows' values are; `run_type`: what `begin_run` gives.
+    What waits: `suspects`, `held` sets by their digest, `held_claims` (numbers).
     """
 
     clock: Clock
@@ -117,6 +118,7 @@ class FakeStore:
     bite: int = 10_000
     begun: set[UserId] = field(default_factory=set)
     versions: dict[UserId, int] = field(default_factory=dict)
+    run_type: Callable[[FakeStore, RunLabel], FakeRun] = lambda store, label: FakeRun(store, label)  # noqa: PLW0108 - defined below
     _numbers: int = 0
 
     def __post_init__(self) -> None:
@@ -285,7 +287,7 @@ class FakeStore:
             raise TargetBusy(message)
         self.labels.append(label)
         try:
-            yield FakeRun(self, label)
+            yield self.run_type(self, label)
         except BaseException as error:
             self.failures.append(error)
             raise

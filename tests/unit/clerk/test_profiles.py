@@ -63,7 +63,10 @@ def value(source: str, **fields: Any) -> Any:
         ("primaryPhoneNumber", {}, None),
         (
             "primaryPhoneNumber",
-            {"primary_phone_number_id": "p2", "phone_numbers": [{"id": f"p{n}", "phone_number": f"+{n}"} for n in (1, 2)]},
+            {
+                "primary_phone_number_id": "p2",
+                "phone_numbers": [{"id": f"p{n}", "phone_number": f"+{n}"} for n in (1, 2)],
+            },
             "+2",
         ),
         ("createdAt", {}, datetime(2023, 11, 14, 22, 13, 20, 123_000, UTC)),

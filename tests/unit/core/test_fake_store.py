@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["events"]
 
+
 @dataclass
 class FakePremises:
     """The fake as both store and inbox."""

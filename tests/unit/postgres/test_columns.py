@@ -27,7 +27,7 @@ def converted(type_name: str, value: Any, *, constant: bool = False) -> str | No
 @pytest.mark.parametrize(
     ("type_name", "value", "text"),
     [
-        ("text", "Zoë \\ \"quoted\"\t'", "Zoë \\ \"quoted\"\t'"),
+        ("text", 'Zoë \\ "quoted"\t\'', 'Zoë \\ "quoted"\t\''),
         ("text", "", ""),
         ("text", 5, "5"),
         ("text", True, "true"),
@@ -116,7 +116,18 @@ def test_a_value_does_not_fit(type_name: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     "type_name",
-    ["uuid", "character(5)", "citext", "json", "timestamp without time zone", "date", "text[]", "mood", "numeric[]", "bytea"],
+    [
+        "uuid",
+        "character(5)",
+        "citext",
+        "json",
+        "timestamp without time zone",
+        "date",
+        "text[]",
+        "mood",
+        "numeric[]",
+        "bytea",
+    ],
 )
 def test_other_types_cannot_be_mapped(type_name: str) -> None:
     assert converter(type_name) is None
