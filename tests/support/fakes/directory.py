@@ -95,6 +95,9 @@ class FakeDirectory:
 
     async def profile(self, user_id: UserId) -> Profile | None:
         self._answer("profile", [user_id])
+        if user_id in self.odd_look_up:
+            message = "Clerk answered with another user than the one asked for"
+            raise ClerkAnswerOdd(message)
         return self.profile_of(user_id) if user_id in self.users else None
 
     async def instance(self) -> Instance:
