@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 _SQL: Final = load("restoring")
 _CHANGING: Final = load("changing")
-_UPDATING: Final = load("updating")
 RESTORED: Final = "restored"
 REQUESTED: Final = "requested"
 """The act, and the reason, on the receipts of what a person asked for."""
@@ -87,8 +86,6 @@ class Restoring:
         lifted = await transaction.change(_SQL["lift_tombstones"], schema, self.user_id, self.terms.requested_by)
         for query in ("end_claims", *RETRACED):
             await transaction.change(_SQL[query], schema, self.user_id)
-        # What the rows hold now is of no version that anybody knows.
-        await transaction.change(_UPDATING["forget_version"], schema, self.user_id)
         occasion = Occasion(RESTORED, REQUESTED, self.terms.requested_by)
         await issue(transaction, schema, {self.user_id: dict(self.rows)}, occasion, own_request())
         restored = Restored(dict(self.rows), dict(self.skipped), self.left, lifted > 0)

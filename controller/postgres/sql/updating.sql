@@ -100,9 +100,6 @@ WHERE v.updated_at < excluded.updated_at;
 -- One that a new message began anew is due again, and stays.
 DELETE FROM usersync.claims WHERE id = $1 AND due_at > usersync.clock();
 
--- forget_version(schema_name, user_id)
-DELETE FROM usersync.versions WHERE schema_name = $1 AND user_id = $2;
-
 -- forget_listed_values_user(schema_name, user_id)
 DELETE FROM usersync.listed_values
 WHERE user_id = $2 AND run_id IN (SELECT id FROM usersync.runs WHERE schema_name = $1);

@@ -192,6 +192,14 @@ async def test_another_required_column_stops_the_creation_at_once(database_url: 
             await run.create_profiles([A])
 
 
+async def test_nobody_is_inserted_who_was_not_found_missing(database_url: str) -> None:
+    async with mapping(database_url, "ADD a text", a="username") as database, database.begin_run(label()) as run:
+        await execute(database_url, f"INSERT INTO user_progress (user_id) VALUES ('{A}')")
+        await observe(run, Profile(A, T1, ("ada",)))
+        await execute(database_url, "DELETE FROM user_progress")
+        assert await run.create_profiles([A]) == 0
+
+
 UNIQUE = "ADD a text UNIQUE, ADD b text"
 
 
@@ -234,14 +242,14 @@ async def test_an_event_waits_for_a_run_that_writes_the_same_user_and_the_later_
     async with mapping(database_url, "ADD a text", a="username") as database:
         await tell(database, Profile(A, T1, ("first",)))
         async with database.begin_run(label()) as run, connected(database_url) as holder:
-            await observe(run, Profile(A, T2, ("second",)))
+            await observe(run, Profile(A, T3, ("third",)))
             async with holder.transaction():
                 await holder.execute("SELECT FROM user_progress FOR UPDATE")
                 writing = asyncio.create_task(update(run))
                 await until(database_url, WAITING.format(1))
-                event = asyncio.create_task(tell(database, Profile(A, T3, ("third",)), "msg_2"))
+                event = asyncio.create_task(tell(database, Profile(A, T2, ("second",)), "msg_2"))
                 await until(database_url, WAITING.format(2))
-            assert (await writing, await event) == (Updating(1), Absorbed.UPDATED)
+            assert (await writing, await event) == (Updating(1), Absorbed.OLDER)
     assert await values(database_url, "a") == [("third",)]
 
 

@@ -159,6 +159,16 @@ class MappedInboxContract:
         assert await premises.inbox.settle_by_update(await take_one(premises), Profile(A, T2, NEW))
         assert await premises.values(A) == [NEW]
 
+    async def test_a_row_inserted_from_an_older_answer_does_not_take_the_version_back(
+        self, premises: MappedPremises, events: Events
+    ) -> None:
+        await events.tell(Profile(A, T3, NEW))
+        await premises.take_rows(PROFILE, A)
+        await events.tell(Profile(A, T1, OLD))
+        assert await premises.inbox.settle_by_update(await take_one(premises), Profile(A, T1, OLD))
+        assert await premises.values(A) == [OLD]
+        assert await events.tell(Profile(A, T2, NOTHING)) is Absorbed.OLDER
+
     async def test_an_answer_older_than_what_was_written_meanwhile_is_not_written(
         self, premises: MappedPremises, events: Events
     ) -> None:
@@ -299,3 +309,27 @@ class MappedRunContract:
             assert await observe(run, Profile(A, T1, OLD)) == 1
             assert await update(run) == Updating(1)
         assert await premises.values(A) == [OLD, OLD]
+
+    @pytest.mark.usefixtures("events")
+    async def test_who_was_removed_since_the_listing_is_neither_inserted_nor_written(
+        self, premises: MappedPremises
+    ) -> None:
+        for user_id in (A, C):
+            await premises.add_row(PROFILE, user_id)
+        async with premises.store.begin_run(LABEL) as run:
+            assert await observe(run, Profile(A, T1, NEW), Profile(B, T1, NEW), Profile(C, T1, NEW)) == 2
+            assert await run.remove_users([proof(premises, A), proof(premises, B)], TERMS) == Removal(users=2, rows=1)
+            await premises.add_row(PROFILE, A)
+            assert await run.create_profiles([B]) == 0
+            assert await update(run) == Updating(1)
+        assert (await premises.values(A), await premises.values(B)) == ([NOTHING], [])
+        assert await premises.values(C) == [NEW]
+
+    async def test_a_row_that_the_application_inserted_meanwhile_is_of_no_known_version(
+        self, premises: MappedPremises, events: Events
+    ) -> None:
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, Profile(A, T2, NEW))
+            await premises.add_row(PROFILE, A)
+            assert await run.create_profiles([A]) == 0
+        assert await events.tell(Profile(A, T1, OLD)) is Absorbed.DOUBTED
