@@ -7,7 +7,7 @@ their transactions and under the users' locks.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -112,11 +112,15 @@ class Writing:
         Raises:
             RowsHeld: as `insert`.
         """
-        owed = Owed(profile.user_id, profile.updated_at, tuple(self.columns.fields(profile)))
+        misfits = Counter[str]()
+        owed = Owed(profile.user_id, profile.updated_at, tuple(self.columns.fields(profile, misfits)))
         row = await transaction.row(
             self.sql("standing"), self.shape.schema, profile.user_id, array_literal(owed.fields)
         )
         verdict = judge(profile.updated_at, row["known"], differs=row["differs"], confirmed=confirmed)
+        if verdict is Verdict.WRITE:
+            for words in self.columns.misfits(misfits):
+                log.warning("value_left", reason=words)
         match verdict:
             case Verdict.OLDER:
                 return Absorbed.OLDER
@@ -216,6 +220,11 @@ async def note_owed(transaction: Transaction, run_id: UUID, writing: Writing) ->
     await transaction.change(_SQL["drop_superseded"], run_id)
     outdated: int = await transaction.value(_SQL["count_outdated"], run_id)
     return outdated
+
+
+async def forget_strangers(transaction: Transaction, run_id: UUID, schema: str) -> None:
+    """Forget the versions of whoever is not listed; of one who lives nevertheless, Clerk is asked again."""
+    await transaction.change(_SQL["forget_strangers"], run_id, schema)
 
 
 async def owed_page(

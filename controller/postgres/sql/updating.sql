@@ -96,6 +96,12 @@ SELECT $1, u.id, u.updated_at FROM unnest($2::text[], $3::bigint[]) AS u (id, up
 ON CONFLICT (schema_name, user_id) DO UPDATE SET updated_at = excluded.updated_at
 WHERE v.updated_at < excluded.updated_at;
 
+-- forget_strangers(run_id, schema_name)
+DELETE FROM usersync.versions AS v
+WHERE v.schema_name = $2 AND NOT EXISTS (
+    SELECT FROM usersync.listed AS l WHERE l.run_id = $1 AND l.user_id = v.user_id
+);
+
 -- end_refresh(claim_id)
 -- One that a new message began anew is due again, and stays.
 DELETE FROM usersync.claims WHERE id = $1 AND due_at > usersync.clock();

@@ -10,9 +10,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from controller.core.mapping import Constant, MappedColumn, Profile, parse_field
-from controller.core.outcomes import Absorbed, Updating
+from controller.core.outcomes import Absorbed, Changes, Outcome, Updating
+from controller.core.plans import Plan
 from controller.core.targets import DEFAULT_TABLES, Role, Table, Target
 from controller.errors import TableUnsupported
 from tests.support.contracts.mapping import T1, T2, T3
@@ -301,3 +303,26 @@ async def test_nothing_of_what_clerk_said_is_left_when_a_run_is_over(database_ur
             assert await fetch_value(database_url, "SELECT count(*) FROM usersync.owed_values") == 1
         for table in ("listed_values", "owed_values"):
             assert await fetch_value(database_url, f"SELECT count(*) FROM usersync.{table}") == 0
+
+
+async def test_the_version_of_a_user_who_is_not_listed_is_forgotten_as_the_run_ends(database_url: str) -> None:
+    async with mapping(database_url, "ADD a text", a="username") as database:
+        for number, user in enumerate((A, B)):
+            await tell(database, Profile(user, T1, ("x",)), f"msg_{number}")
+        await execute(database_url, f"DELETE FROM user_progress WHERE user_id = '{B}'")
+        for listed in ([], [Profile(A, T1, ("x",))]):
+            async with database.begin_run(label()) as run:
+                await observe(run, *listed)
+                drift = await run.observe()
+                await run.finish(Outcome(run.id, drift, drift, Plan(), Changes()))
+            # an empty listing is no reason to forget anybody
+            left = [row["user_id"] for row in await fetch(database_url, "SELECT user_id FROM usersync.versions")]
+            assert sorted(left) == ([A] if listed else [A, B])
+
+
+async def test_a_value_of_an_event_that_does_not_fit_is_said_in_the_log(database_url: str) -> None:
+    async with mapping(database_url, "ADD a integer", a="username") as database:
+        with capture_logs() as logged:
+            await tell(database, Profile(A, T1, ("ada",)))
+    (line,) = [each for each in logged if each["event"] == "value_left"]
+    assert "username of 1 user(s) does not fit public.user_progress.a, which is integer" in line["reason"]
