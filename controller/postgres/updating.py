@@ -35,6 +35,9 @@ log = structlog.get_logger(__name__)
 
 _SQL: Final = load("updating")
 _CHANGING: Final = load("changing")
+# Of tables that a run has just filled the server has no statistics: it takes them to be empty, and would read what was
+# listed once for each user of the other side.
+PLANNER_SETTINGS: Final = "SET LOCAL enable_mergejoin = off; SET LOCAL enable_nestloop = off"
 OUTDATED: Final = ("outdated",)
 BEHIND: Final = ("outdated", "behind")
 
@@ -215,6 +218,7 @@ async def record_values(transaction: Transaction, run_id: UUID, owed: Sequence[O
 async def note_owed(transaction: Transaction, run_id: UUID, writing: Writing) -> int:
     """Set apart whose values are to be written, after an observation; returns how many users are outdated."""
     await transaction.change(_SQL["forget_owed"], run_id)
+    await transaction.execute(PLANNER_SETTINGS)
     await transaction.change(_SQL["owe_missing"], run_id)
     await transaction.change(writing.sql("owe_others"), run_id, writing.shape.schema)
     await transaction.change(_SQL["drop_superseded"], run_id)

@@ -54,9 +54,10 @@ ORDER BY user_id
 LIMIT $4;
 
 -- owed_among(run_id, schema_name, user_ids)
-SELECT o.user_id, o.updated_at, o.fields, v.updated_at AS known
+SELECT
+    o.user_id, o.updated_at, o.fields,
+    (SELECT v.updated_at FROM usersync.versions AS v WHERE v.schema_name = $2 AND v.user_id = o.user_id) AS known
 FROM usersync.owed_values AS o
-LEFT JOIN usersync.versions AS v ON v.schema_name = $2 AND v.user_id = o.user_id
 WHERE o.run_id = $1 AND o.user_id = ANY($3::text[]);
 
 -- standing(schema_name, user_id, fields)
