@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from controller.core.outcomes import Absorbed, Settled
 from controller.core.proofs import prove_absence
+from controller.core.targets import OnUserCreated, OnUserDeleted
 
 if TYPE_CHECKING:
     from controller.core.mapping import Profile
@@ -36,7 +37,11 @@ HELD_DELAY = timedelta(minutes=10)
 """Wait of a claim that would pass the limits; runs may take its user before."""
 
 LONGEST_DELAY = timedelta(hours=1)
-"""No claim is put off for longer; one that is due later still was recorded before a clock was set back."""
+"""No claim is put off for longer but by a holdback; one that is due later still was recorded before a clock was set
+back."""
+
+HOLDBACK_DELAYS = PRESENT_DELAYS[:1]
+"""As `PRESENT_DELAYS`, at the end of a holdback: after hours, Clerk has long had the time to forget a user."""
 
 RETRY_DELAY = timedelta(seconds=5)
 RETRY_DELAY_MAX = timedelta(minutes=10)
@@ -54,12 +59,14 @@ class Delivery:
 class Event:
     """What a verified message tells. `user_id` is None if it names no user of Clerk's form.
 
-    `profile`: where columns are mapped, and the message describes a user.
+    `doubtful`: its times are not those of something that has just happened (`core.doubting`). `profile`: where columns
+    are mapped, and the message describes a user.
     """
 
     type: str
     instance_id: str
     user_id: UserId | None
+    doubtful: bool = False
     profile: Profile | None = None
 
 
@@ -74,6 +81,20 @@ class ClaimKind(Enum):
     """Mapped columns and an event differ, and it cannot be told which is later."""
     SECOND_SWEEP = "second_sweep"
     """The user was removed; a token that was still valid may have written rows since."""
+    HOLDBACK = "holdback"
+    """`user.deleted` arrived; its proof is owed once the holdback is over."""
+    CREATION = "creation"
+    """A doubtful `user.created` arrived; nothing is created before Clerk has answered that the user lives."""
+
+
+ABSORBED = {
+    ClaimKind.DELETION: Absorbed.CLAIMED,
+    ClaimKind.CATCH_UP: Absorbed.RECORDED,
+    ClaimKind.HOLDBACK: Absorbed.HELD,
+    ClaimKind.CREATION: Absorbed.DOUBTED,
+    ClaimKind.REFRESH: Absorbed.DOUBTED,
+}
+"""What recording a claim of each kind is called; a second sweep is recorded by no event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,29 +110,47 @@ class Claim:
 
 async def absorb(event: Event, delivery: Delivery, spec: Spec, inbox: Inbox) -> Absorbed:
     """Give a verified event of the pinned instance its effect, or record the intent."""
-    asks = {"user.created", "user.deleted"} | ({"user.updated"} if spec.target.mapping else set())
-    if event.type not in asks or event.user_id is None:
+    if event.user_id is None or not _is_asked_for(event.type, spec):
         return Absorbed.IGNORED
     if spec.dry_run:
         return Absorbed.DRY_RUN
+    kind = _claim_of(event, spec)
+    if kind is None and event.profile is not None:
+        return await inbox.update_profile(delivery, event.profile, inserts=event.type == "user.created")
+    if kind is None:
+        return await inbox.create_profile(delivery, event.user_id)
+    if kind is not ClaimKind.HOLDBACK:
+        return await inbox.record_claim(delivery, event.user_id, kind)
+    held = await inbox.record_claim(delivery, event.user_id, kind, spec.webhook.holdback)
+    return Absorbed.RECORDED if spec.suspend and held is Absorbed.HELD else held
+
+
+def _claim_of(event: Event, spec: Spec) -> ClaimKind | None:
+    """Return what is recorded of an event, or None where it has its effect at once."""
+    if event.type == "user.deleted" and spec.webhook.on_user_deleted is OnUserDeleted.HOLDBACK:
+        return ClaimKind.HOLDBACK
     if spec.suspend:
-        return await inbox.record_claim(delivery, event.user_id, ClaimKind.CATCH_UP)
+        return ClaimKind.CATCH_UP
     if event.type == "user.deleted":
-        return await inbox.record_claim(delivery, event.user_id, ClaimKind.DELETION)
-    return await _keep_in_step(event.type, event.user_id, event.profile, delivery, inbox)
+        return ClaimKind.DELETION
+    if event.type == "user.updated":
+        return None if event.profile is not None else ClaimKind.REFRESH
+    return ClaimKind.CREATION if event.doubtful else None
 
 
-async def _keep_in_step(
-    event_type: str, user_id: UserId, profile: Profile | None, delivery: Delivery, inbox: Inbox
-) -> Absorbed:
-    if profile is not None:
-        return await inbox.update_profile(delivery, profile)
-    if event_type == "user.created":
-        return await inbox.create_profile(delivery, user_id)
-    return await inbox.record_claim(delivery, user_id, ClaimKind.REFRESH)
+def _is_asked_for(event_type: str, spec: Spec) -> bool:
+    match event_type:
+        case "user.created":
+            return spec.webhook.on_user_created is not OnUserCreated.IGNORE
+        case "user.updated":
+            return bool(spec.target.mapping)
+        case "user.deleted":
+            return spec.webhook.on_user_deleted is not OnUserDeleted.IGNORE
+        case _:
+            return False
 
 
-async def settle(claim: Claim, deletion: Deletion, directory: Directory, inbox: Inbox, clock: Clock) -> Settled:
+async def settle(claim: Claim, spec: Spec, directory: Directory, inbox: Inbox, clock: Clock) -> Settled:
     """Look the claim's user up and do what follows.
 
     Raises:
@@ -120,37 +159,69 @@ async def settle(claim: Claim, deletion: Deletion, directory: Directory, inbox: 
     if claim.kind is ClaimKind.SECOND_SWEEP and await inbox.is_swept(claim):
         return Settled.SWEPT
     if claim.kind is ClaimKind.REFRESH:
-        return await _refresh(claim, directory, inbox)
+        return await _refresh(claim, spec, directory, inbox)
     proof = await prove_absence(directory, clock, claim.user_id)
-    if proof is not None:
-        return await _remove(claim, proof, deletion, inbox)
-    if claim.kind is ClaimKind.CATCH_UP:
-        return await _catch_up(claim, directory, inbox)
-    if claim.present_answers >= len(PRESENT_DELAYS):
+    if claim.kind is ClaimKind.CATCH_UP and not _may_catch_up(spec, lives=proof is None):
         await inbox.discard_claim(claim)
-        return Settled.STOPPED if await inbox.is_unfinished(claim.user_id) else Settled.DISCARDED
-    await inbox.postpone_claim(claim, PRESENT_DELAYS[claim.present_answers], answered_present=True)
-    return Settled.POSTPONED
+        return Settled.LEFT
+    if proof is None:
+        return await _settle_living(claim, spec, directory, inbox)
+    if claim.kind is ClaimKind.CREATION:
+        return await _leave_uncreated(claim, inbox)
+    return await _remove(claim, proof, spec.deletion, inbox)
 
 
-async def _catch_up(claim: Claim, directory: Directory, inbox: Inbox) -> Settled:
+async def _settle_living(claim: Claim, spec: Spec, directory: Directory, inbox: Inbox) -> Settled:
+    if claim.kind not in {ClaimKind.CATCH_UP, ClaimKind.CREATION}:
+        return await _wait_for_absence(claim, inbox)
     if directory.maps:
-        return await _refresh(claim, directory, inbox)
+        return await _refresh(claim, spec, directory, inbox)
     await inbox.settle_by_creation(claim)
     return Settled.CREATED
 
 
-async def _refresh(claim: Claim, directory: Directory, inbox: Inbox) -> Settled:
+def _may_catch_up(spec: Spec, *, lives: bool) -> bool:
+    """Whether an event that told what Clerk answers now would have its effect.
+
+    With a holdback, a deletion has a claim of its own that keeps it.
+    """
+    if lives:
+        return spec.webhook.on_user_created is not OnUserCreated.IGNORE or bool(spec.target.mapping)
+    return spec.webhook.on_user_deleted is OnUserDeleted.IMMEDIATE
+
+
+async def _leave_uncreated(claim: Claim, inbox: Inbox) -> Settled:
+    """End the claim of somebody unknown at the second answer: a new user may reach one part of Clerk before another."""
+    if claim.attempts == 0:
+        await inbox.postpone_claim(claim, RETRY_DELAY, answered_present=False)
+        return Settled.POSTPONED
+    await inbox.discard_claim(claim)
+    return Settled.UNKNOWN
+
+
+async def _wait_for_absence(claim: Claim, inbox: Inbox) -> Settled:
+    delays = HOLDBACK_DELAYS if claim.kind is ClaimKind.HOLDBACK else PRESENT_DELAYS
+    if claim.present_answers < len(delays):
+        await inbox.postpone_claim(claim, delays[claim.present_answers], answered_present=True)
+        return Settled.POSTPONED
+    await inbox.discard_claim(claim)
+    if await inbox.is_unfinished(claim.user_id):
+        return Settled.STOPPED
+    return Settled.LIVES if claim.kind is ClaimKind.HOLDBACK else Settled.DISCARDED
+
+
+async def _refresh(claim: Claim, spec: Spec, directory: Directory, inbox: Inbox) -> Settled:
     """Write what Clerk says now. Whom it does not know is left to `user.deleted` and to the runs."""
     profile = await directory.profile(claim.user_id) if directory.maps else None
-    if profile is None and claim.kind is ClaimKind.CATCH_UP:
+    if profile is None and claim.kind is not ClaimKind.REFRESH:
         # Deleted since the look-up: that is to be proved as for everybody else.
         await inbox.postpone_claim(claim, retry_delay(claim), answered_present=False)
         return Settled.POSTPONED
     if profile is None:
         await inbox.discard_claim(claim)
         return Settled.GONE
-    await inbox.settle_by_update(claim, profile)
+    inserts = spec.webhook.on_user_created is not OnUserCreated.IGNORE
+    await inbox.settle_by_update(claim, profile, inserts=inserts)
     return Settled.UPDATED
 
 

@@ -247,14 +247,21 @@ class Inbox(Protocol):
     async def create_profile(self, delivery: Delivery, user_id: UserId) -> Absorbed:
         """Insert one profile row under the user's lock, unless tombstoned, there, or repeated."""
 
-    async def update_profile(self, delivery: Delivery, profile: Profile) -> Absorbed:
-        """Bring mapped columns in step with an event, or insert the row, unless tombstoned, later, or repeated.
+    async def update_profile(self, delivery: Delivery, profile: Profile, *, inserts: bool) -> Absorbed:
+        """Bring mapped columns in step with an event, unless tombstoned, later, or repeated; `inserts` a missing row.
 
-        Where it cannot be told who is later, the intent to ask Clerk is stored.
+        Where it cannot be told who is later, or a row is missing and not to be inserted unasked, the intent to ask
+        Clerk is stored: DOUBTED.
         """
 
-    async def record_claim(self, delivery: Delivery, user_id: UserId, kind: ClaimKind) -> Absorbed:
-        """Store the durable intent to settle this user; CLAIMED, RECORDED or REPEATED."""
+    async def record_claim(
+        self, delivery: Delivery, user_id: UserId, kind: ClaimKind, holdback: timedelta | None = None
+    ) -> Absorbed:
+        """Store the durable intent to settle this user; `core.absorbing.ABSORBED` of the kind, or REPEATED.
+
+        Due at once, or after `holdback` by the database's clock, which another message about the user does not begin
+        anew, nor a clock that is set back prolong.
+        """
 
     async def take_claims(self, limit: int, lease: timedelta) -> Sequence[Claim]:
         """Take due claims, oldest first; nobody else gets them before `lease` is over."""
@@ -284,8 +291,8 @@ class Inbox(Protocol):
     async def settle_by_creation(self, claim: Claim) -> bool:
         """Insert the profile row if it is missing and not tombstoned, and end the claim."""
 
-    async def settle_by_update(self, claim: Claim, profile: Profile) -> bool:
-        """Bring the row in step with what Clerk, asked by id, says, insert it if it is missing, and end the claim.
+    async def settle_by_update(self, claim: Claim, profile: Profile, *, inserts: bool = True) -> bool:
+        """Bring the row in step with what Clerk, asked by id, says, and end the claim; `inserts` a missing row.
 
         Never for a tombstoned user. A claim that a new message began anew meanwhile stays.
         """

@@ -32,6 +32,7 @@ class RestoreTerms:
     - `skips_conflicts`: what conflicts with rows that are there now stays in the archive, instead of all of it.
     - `duplicates`: surplus profile rows too.
     - `dry_run`: everything is done and undone again.
+    - `ends_removal`: Clerk knows the user, so a removal in batches that is under way ends where it is.
     """
 
     requested_by: str
@@ -40,6 +41,7 @@ class RestoreTerms:
     skips_conflicts: bool = False
     duplicates: bool = False
     dry_run: bool = False
+    ends_removal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ async def restore(
             grace_period,
         )
     if presence is Presence.PRESENT:
-        return await archive.restore(user_id, terms)
+        return await archive.restore(user_id, replace(terms, ends_removal=True))
     if grace_period is None:
         message = (
             f"Nothing was put back: Clerk ({pinned}) does not know the user, so the next runs would find his rows "

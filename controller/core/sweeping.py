@@ -57,8 +57,7 @@ REMOVAL_BATCH_AGE = timedelta(minutes=1)
 
 ALIVE_UNFINISHED = (
     "The removal of {} user(s) with very many rows had begun, and now Clerk answers that they live: nothing more of "
-    "them is removed. What was archived can be put back beside the rows that stayed: take the user out of "
-    "usersync.unfinished, then usersync restore."
+    "them is removed. What was archived can be put back beside the rows that stayed, by usersync restore."
 )
 
 

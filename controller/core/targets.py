@@ -118,6 +118,32 @@ class Deletion:
     retention: timedelta = timedelta(days=30)
 
 
+class OnUserCreated(Enum):
+    """What `user.created` asks for; the values are those of `spec.webhook.onUserCreated`."""
+
+    CREATE_PROFILE = "CreateProfile"
+    IGNORE = "Ignore"
+
+
+class OnUserDeleted(Enum):
+    """What `user.deleted` asks for; the values are those of `spec.webhook.onUserDeleted`."""
+
+    IMMEDIATE = "Immediate"
+    """The user is looked up, and removed on the proof."""
+    HOLDBACK = "Holdback"
+    """The same, once the holdback is over."""
+    IGNORE = "Ignore"
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """What Clerk's events do. `holdback`: how long a deletion that was announced waits for its proof."""
+
+    on_user_created: OnUserCreated = OnUserCreated.CREATE_PROFILE
+    on_user_deleted: OnUserDeleted = OnUserDeleted.IMMEDIATE
+    holdback: timedelta = timedelta(hours=24)
+
+
 @dataclass(frozen=True, slots=True)
 class ClerkSource:
     """Where the desired users are. `rate_limit_share` is in percent of the instance's limit."""
@@ -160,6 +186,7 @@ class Spec:
     dry_run: bool = False
     deletion: Deletion = field(default_factory=Deletion)
     approval: Approval | None = None
+    webhook: Webhook = field(default_factory=Webhook)
 
     def policy(self) -> Policy:
         """What a run of this resource may change."""

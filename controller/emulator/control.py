@@ -72,6 +72,13 @@ class SendEvent(msgspec.Struct, forbid_unknown_fields=True):
     data: dict[str, Any]
 
 
+class SendExample(msgspec.Struct, forbid_unknown_fields=True):
+    """`POST /emulator/webhooks/examples`: what "Send Example" in the dashboard sends, of this instance or another."""
+
+    type: str = "user.created"
+    instance_id: str | None = None
+
+
 class ControlAPI:
     """The routes under `/emulator`; a body that cannot be read answers 400, an unknown user 404."""
 
@@ -95,6 +102,7 @@ class ControlAPI:
             web.delete("/emulator/requests", _answering(self._reset_requests)),
             web.put("/emulator/webhooks", _answering(self._set_webhooks)),
             web.post("/emulator/webhooks/events", _answering(self._send_event)),
+            web.post("/emulator/webhooks/examples", _answering(self._send_example)),
             web.post("/emulator/webhooks/faults", _answering(self._switch_on_delivery_fault)),
             web.delete("/emulator/webhooks/faults", _answering(self._clear_delivery_faults)),
             web.get("/emulator/webhooks/deliveries", _answering(self._deliveries)),
@@ -176,6 +184,10 @@ class ControlAPI:
     async def _send_event(self, request: web.Request) -> dict[str, Any]:
         asked = await _read(request, SendEvent)
         return {"message_id": self._emulator.webhooks.send(asked.type, asked.data)}
+
+    async def _send_example(self, request: web.Request) -> dict[str, Any]:
+        asked = await _read(request, SendExample)
+        return {"message_id": self._emulator.webhooks.send_example(asked.type, instance_id=asked.instance_id)}
 
     async def _switch_on_delivery_fault(self, request: web.Request) -> dict[str, Any]:
         self._emulator.webhooks.switch_on(await _read(request, DeliveryFault))

@@ -77,6 +77,20 @@ def deleted_user(user_id: str, external_id: str | None = None) -> dict[str, Any]
     return data
 
 
+EXAMPLE_INSTANCE = "ins_2g7np7Hrk0SN6kj5EDMLDaKNL0S"
+EXAMPLE_USER = "user_29w83sxmDNGwOuEthce5gg56FcC"
+_EXAMPLE_AT = datetime(2022, 5, 31, 13, 33, 11, 835_000, tzinfo=UTC)
+"""Of the payloads that Clerk's documentation shows; nobody has this id."""
+
+
+def example(event_type: str, instance_id: str) -> dict[str, Any]:
+    """Return what "Send Example" in Clerk's dashboard sends: a genuine signature around a user who never was."""
+    created = int(_EXAMPLE_AT.timestamp() * 1000) - 321
+    living = {"object": "user", "id": EXAMPLE_USER, "first_name": "Example", "created_at": created}
+    data = deleted_user(EXAMPLE_USER) if event_type == "user.deleted" else living | {"updated_at": created}
+    return envelope(event_type, data, instance_id=instance_id, at=_EXAMPLE_AT)
+
+
 def sign(
     webhook_secret: str | Sequence[str],
     body: bytes | str,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from controller.emulator.events import Message, TimestampUnit, encode, envelope, new_message_id, sign
+from controller.emulator.events import Message, TimestampUnit, encode, envelope, example, new_message_id, sign
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,6 +148,13 @@ class WebhookSender:
             return None
         unit = self._settings.timestamp_unit
         event = envelope(event_type, data, instance_id=self._instance_id, at=at, unit=unit)
+        return self.post(Message(new_message_id(), event_type, encode(event)))
+
+    def send_example(self, event_type: str, *, instance_id: str | None = None) -> str | None:
+        """Send what "Send Example" in the dashboard sends; `instance_id`: None is the right one."""
+        if self._settings.url is None:
+            return None
+        event = example(event_type, self._instance_id if instance_id is None else instance_id)
         return self.post(Message(new_message_id(), event_type, encode(event)))
 
     def post(self, message: Message) -> str:

@@ -7,7 +7,8 @@ and ignores nothing. Used by `manifests`, `reconciler`, `web` and `cli`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
@@ -20,7 +21,6 @@ from controller.kube.reading import read_struct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import timedelta
 
 GROUP = "usersync.dev"
 VERSION = "v1alpha1"
@@ -43,6 +43,9 @@ DURATIONS = (
     ("spec", "deletion", "limits", "window"),
 )
 """Fields that hold a duration of any length."""
+HOLDBACK_MIN = timedelta(minutes=1)
+HOLDBACK_MAX = timedelta(days=90)
+"""As long as Clerk's events can be sent again; who wants longer ignores the event and sets the runs' grace period."""
 
 _Flag = Annotated[bool, msgspec.Meta(description="write true or false")]
 _Duration = Annotated[str, msgspec.Meta(description="write a duration such as 45s, 1h30m or 2d")]
@@ -137,6 +140,17 @@ class _Deletion(_Struct, frozen=True):
     retention: _Duration = "30d"
 
 
+class _Webhook(_Struct, frozen=True):
+    on_user_created: Annotated[
+        str, msgspec.Meta(pattern="^(CreateProfile|Ignore)$", description="write CreateProfile or Ignore")
+    ] = "CreateProfile"
+    on_user_deleted: Annotated[
+        str,
+        msgspec.Meta(pattern="^(Immediate|Holdback|Ignore)$", description="write Immediate, Holdback or Ignore"),
+    ] = "Immediate"
+    holdback: _Duration = ""
+
+
 class _Spec(_Struct, frozen=True):
     clerk: _Clerk
     database: _Database
@@ -155,6 +169,7 @@ class _Spec(_Struct, frozen=True):
         tuple[_Table, ...], msgspec.Meta(min_length=1, max_length=64, description="give 1 to 64 tables as a list")
     ] = (_Table("user_progress", "Profile"), _Table("tasks"), _Table("daily_checkins"), _Table("moods"))
     deletion: _Deletion = _Deletion()
+    webhook: _Webhook = _Webhook()
 
 
 class _Resource(_Struct, frozen=True):
@@ -227,6 +242,8 @@ def _faults(document: Mapping[str, Any]) -> list[str]:
     for path in DURATIONS:
         if (duration := _part(document, str, *path)) is not None and parse_duration(duration) is None:
             faults.append(f"{'.'.join(path)}: write a duration such as 45s, 1h30m or 2d; it is {duration!r}")
+    if (webhook := _part(document, dict[str, Any], "spec", "webhook")) is not None:
+        faults += _faults_of_holdback(webhook)
     if (tables := _part(document, tuple[_Table, ...], "spec", "tables")) is not None:
         faults += _faults_of_tables(tables)
     schema = _part(document, _Identifier, "spec", "database", "schema")
@@ -266,6 +283,18 @@ def _faults_of_interval(text: str) -> list[str]:
         return [f"spec.interval: write a duration such as 45s, 1h30m or 2d; it is {text!r}"]
     if interval.total_seconds() < INTERVAL_MIN_SECONDS:
         return [f"spec.interval: write at least {INTERVAL_MIN_SECONDS}s; it is {text!r}"]
+    return []
+
+
+def _faults_of_holdback(webhook: Mapping[str, Any]) -> list[str]:
+    text = webhook.get("holdback")
+    if not isinstance(text, str):
+        return []
+    if webhook.get("onUserDeleted") != "Holdback":
+        return ["spec.webhook: holdback is of no effect here; write onUserDeleted: Holdback beside it, or leave it out"]
+    holdback = parse_duration(text)
+    if holdback is None or not HOLDBACK_MIN <= holdback <= HOLDBACK_MAX:
+        return [f"spec.webhook.holdback: write a duration of 1m to 90d, such as 24h, 1h30m or 7d; it is {text!r}"]
     return []
 
 
@@ -340,6 +369,7 @@ def _spec(spec: _Spec, name: str) -> targets.Spec:
         suspend=spec.suspend,
         dry_run=spec.dry_run,
         deletion=_deletion(spec.deletion),
+        webhook=_webhook(spec.webhook),
     )
 
 
@@ -354,6 +384,13 @@ def _source(value: _Value) -> mapping.Field | mapping.Constant:
     if field is not None:
         return field
     return mapping.Constant(value.value if value.value is not None else "")  # one of the two, by `_faults`
+
+
+def _webhook(webhook: _Webhook) -> targets.Webhook:
+    read = targets.Webhook(
+        targets.OnUserCreated(webhook.on_user_created), targets.OnUserDeleted(webhook.on_user_deleted)
+    )
+    return replace(read, holdback=_duration(webhook.holdback)) if webhook.holdback else read
 
 
 def _deletion(deletion: _Deletion) -> targets.Deletion:

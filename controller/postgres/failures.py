@@ -24,8 +24,12 @@ from controller.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RETRIED_STATES: Final = frozenset({"40001", "40P01", "55P03"})
-"""Serialization failure, deadlock, lock not available: the same transaction may go through the next time."""
+RETRIED_STATES: Final = {
+    "40001": "a serialization failure",
+    "40P01": "a deadlock",
+    "55P03": "a lock was not to be had in time",
+}
+"""The same transaction may go through the next time. In our words: a trigger that raises one may quote rows."""
 UNAVAILABLE_STATES: Final = frozenset({"25006", "25P03", "25P04", "57014"})
 """A read-only server, a session that idled or a transaction that took too long, a statement cancelled."""
 UNAVAILABLE_CLASSES: Final = frozenset({"08", "40", "53", "55", "57", "58"})
@@ -106,8 +110,8 @@ def _of_server(error: asyncpg.PostgresError, where: str) -> UserSyncError:
     said = _first_line(error)
     if state in RETRIED_STATES:
         return ContendedTransaction(
-            f"{where}: {said}; other transactions hold what ours needs, and did so each time it was tried. Look for "
-            "long ones in pg_stat_activity."
+            f"{where}: {RETRIED_STATES[state]}; other transactions hold what ours needs, and did so each time it was "
+            "tried. Look for long ones in pg_stat_activity."
         )
     if state in UNAVAILABLE_STATES or state[:2] in UNAVAILABLE_CLASSES:
         remedy = f" {REMEDIES[state]}." if state in REMEDIES else ""

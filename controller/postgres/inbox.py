@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
-from controller.core.absorbing import LONGEST_DELAY, SECOND_SWEEP_DELAY, Claim, ClaimKind
+from controller.core.absorbing import ABSORBED, LONGEST_DELAY, SECOND_SWEEP_DELAY, Claim, ClaimKind
 from controller.core.outcomes import Absorbed, Removal
 from controller.core.removals import RemovalTerms
 from controller.core.users import UserId
@@ -76,7 +76,7 @@ class PostgresInbox:
 
         return await self._creating(create)
 
-    async def update_profile(self, delivery: Delivery, profile: Profile) -> Absorbed:
+    async def update_profile(self, delivery: Delivery, profile: Profile, *, inserts: bool) -> Absorbed:
         """Bring mapped columns in step with an event, or insert the row; where in doubt, store the intent to ask."""
         user_id = profile.user_id
 
@@ -87,7 +87,7 @@ class PostgresInbox:
             if await buried(transaction, self.target.schema, [user_id]):
                 return Absorbed.TOMBSTONED
             writing = await self._writing(transaction, sparing=sparing)
-            absorbed = await writing.keep_in_step(transaction, profile, confirmed=False)
+            absorbed = await writing.keep_in_step(transaction, profile, confirmed=False, inserts=inserts)
             if absorbed is Absorbed.DOUBTED:
                 kind = ClaimKind.REFRESH.value
                 await transaction.change(_SQL["record_claim"], self.target.schema, user_id, kind)
@@ -95,14 +95,20 @@ class PostgresInbox:
 
         return await self._sparing(update)
 
-    async def record_claim(self, delivery: Delivery, user_id: UserId, kind: ClaimKind) -> Absorbed:
-        """Store the durable intent to settle this user."""
+    async def record_claim(
+        self, delivery: Delivery, user_id: UserId, kind: ClaimKind, holdback: timedelta | None = None
+    ) -> Absorbed:
+        """Store the durable intent to settle this user, at once or after the holdback."""
 
         async def record(transaction: Transaction) -> Absorbed:
             if not await self._is_new(transaction, delivery):
                 return Absorbed.REPEATED
-            await transaction.change(_SQL["record_claim"], self.target.schema, user_id, kind.value)
-            return Absorbed.CLAIMED if kind is ClaimKind.DELETION else Absorbed.RECORDED
+            claim = (self.target.schema, user_id, kind.value)
+            if holdback is None:
+                await transaction.change(_SQL["record_claim"], *claim)
+            else:
+                await transaction.change(_SQL["record_held_claim"], *claim, holdback)
+            return ABSORBED[kind]
 
         return await self.connections.transact(record)
 
@@ -110,6 +116,7 @@ class PostgresInbox:
         """Take due claims, oldest first; nobody else gets them before `lease` is over."""
 
         async def take(transaction: Transaction) -> list[Claim]:
+            await transaction.change(_SQL["bound_holdbacks"], self.target.schema)
             rows = await transaction.rows(_SQL["take_claims"], self.target.schema, limit, lease, LONGEST_DELAY)
             return [
                 Claim(
@@ -239,7 +246,7 @@ class PostgresInbox:
 
         return await self._creating(create)
 
-    async def settle_by_update(self, claim: Claim, profile: Profile) -> bool:
+    async def settle_by_update(self, claim: Claim, profile: Profile, *, inserts: bool = True) -> bool:
         """Bring the row in step with what Clerk, asked by id, says, and end the claim unless it was begun anew."""
 
         async def update(transaction: Transaction, *, sparing: bool = False) -> bool:
@@ -248,7 +255,7 @@ class PostgresInbox:
             if await buried(transaction, self.target.schema, [claim.user_id]):
                 return False
             writing = await self._writing(transaction, sparing=sparing)
-            absorbed = await writing.keep_in_step(transaction, profile, confirmed=True)
+            absorbed = await writing.keep_in_step(transaction, profile, confirmed=True, inserts=inserts)
             return absorbed in {Absorbed.CREATED, Absorbed.UPDATED}
 
         return await self._sparing(update)

@@ -17,7 +17,7 @@ from uuid import uuid4
 import structlog
 
 from controller.errors import LockLost, TargetBusy, UserSyncError
-from controller.postgres.connections import SHORT, Connections, Limits, Transaction
+from controller.postgres.connections import ATTEMPTS, SHORT, Connections, Limits, Transaction
 from controller.postgres.failures import ContendedTransaction
 from controller.postgres.queries import load
 
@@ -56,6 +56,7 @@ class RunLock:
         *,
         limits: Limits = SHORT,
         isolation: str = "read_committed",
+        attempts: int = ATTEMPTS,
     ) -> T:
         """Do `work` in a transaction that a take-over has to wait for.
 
@@ -71,7 +72,7 @@ class RunLock:
                 raise self._lost()
             return await work(transaction)
 
-        return await self.connections.transact(fenced, limits=limits, isolation=isolation)
+        return await self.connections.transact(fenced, limits=limits, isolation=isolation, attempts=attempts)
 
     async def beat(self) -> None:
         """Show that we live.

@@ -19,7 +19,7 @@ from controller.core.outcomes import Removal
 from controller.core.targets import DeletionPolicy
 from controller.postgres.connections import LONG
 from controller.postgres.creating import buried, lock_users
-from controller.postgres.failures import RowsHeld
+from controller.postgres.failures import ContendedTransaction, RowsHeld
 from controller.postgres.queries import load
 from controller.postgres.receipting import Occasion, issue
 from controller.postgres.removing import ACTS, DELETED, TEXT_FORM, ProofExpired, Removing, layout_of
@@ -160,7 +160,7 @@ class Purging:
         except ProofExpired:
             # Without a single batch it is no use to begin anew at once.
             return Removal(rows=rows, users_unfinished=1) if steps else Removal(users_left=1)
-        except RowsHeld as held:
+        except (RowsHeld, ContendedTransaction) as held:
             log.warning("user_left_unfinished", reason=str(held))
             log.debug("user_left_unfinished", user_id=self._user)
             return Removal(rows=rows, users_left=1)

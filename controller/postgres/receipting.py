@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from controller.core.outcomes import Closing
 from controller.core.planning import allowance
-from controller.core.targets import DeletionPolicy
 from controller.core.users import CLERK_ID_PATTERN
 from controller.postgres.queries import load
 
@@ -63,7 +62,7 @@ async def issue(
     if limited:
         await transaction.rows(_SQL["lock_limits"], schema)
     # Who had no rows lost none: an event about him uses nothing up.
-    counted = [limited and (bool(tables) or terms.policy is DeletionPolicy.RETAIN) for tables in rows.values()]
+    counted = [limited and bool(tables) for tables in rows.values()]
     await transaction.change(
         _SQL["issue_receipts"],
         schema,

@@ -18,7 +18,7 @@ from controller.postgres.queries import load, quoted
 from controller.postgres.receipting import Occasion, issue
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -114,6 +114,7 @@ class Removing:
             return rows
         retains, unchanged = self.terms.policy is DeletionPolicy.RETAIN, set[str]()
         if retains:
+            await self._note_kept_rows(transaction, rows)
             # Whose rows stay, and who was buried before, is as he was: no second receipt, and nothing of the limits.
             unchanged = await buried(transaction, self.schema, users)
         elif large := await self.large_among(transaction, users):
@@ -126,6 +127,12 @@ class Removing:
         await issue(transaction, self.schema, changed, occasion, self.terms)
         await transaction.change(_INBOX["end_claims_of"], self.schema, users)
         return rows
+
+    async def _note_kept_rows(self, transaction: Transaction, rows: Rows) -> None:
+        """Name the tables whose rows stay, with none removed: a receipt that names a table counts as a user's."""
+        for shape in self.shapes.tables:
+            for owner in await transaction.rows(shape.sql(_SQL["owners_among"]), list(rows)):
+                rows[owner["user_id"]][shape.name] = 0
 
     async def holding(self, transaction: Transaction, proofs: Sequence[Proof]) -> list[Proof]:
         """Return the proofs that are of the pinned instance, and young enough."""
@@ -292,20 +299,3 @@ async def layout_of(transaction: Transaction, shape: Shape) -> int:
     await transaction.change(_SQL["add_layout"], shape.schema, shape.name, shape.layout)
     number: int = await transaction.value(_SQL["find_layout"], shape.schema, shape.name, shape.layout)
     return number
-
-
-async def by_halves(
-    users: Sequence[T],
-    attempt: Callable[[Sequence[T]], Awaitable[None]],
-    give_up: Callable[[T, RowsHeld], None],
-) -> None:
-    """Attempt all at once, and by halves where the database holds somebody, until it is clear who it is."""
-    try:
-        await attempt(users)
-    except RowsHeld as held:
-        if len(users) == 1:
-            give_up(users[0], held)
-            return
-        middle = len(users) // 2
-        await by_halves(users[:middle], attempt, give_up)
-        await by_halves(users[middle:], attempt, give_up)

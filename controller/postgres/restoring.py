@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _SQL: Final = load("restoring")
 _CHANGING: Final = load("changing")
+_PURGING: Final = load("purging")
 RESTORED: Final = "restored"
 REQUESTED: Final = "requested"
 """The act, and the reason, on the receipts of what a person asked for."""
@@ -75,7 +76,10 @@ class Restoring:
         """
         transaction, schema = self.transaction, self.target.schema
         await lock_users(transaction, schema, [self.user_id])
-        await require_finished(transaction, schema, self.user_id)
+        if self.terms.ends_removal:
+            await transaction.change(_PURGING["end_unfinished"], schema, self.user_id)
+        else:
+            await require_finished(transaction, schema, self.user_id)
         await transaction.execute(TEXT_FORM)
         shapes = await describe(transaction, self.target)
         portions = await self._portions(shapes)

@@ -22,10 +22,11 @@ from controller.core.targets import DeletionPolicy
 from controller.core.users import UserId
 from controller.errors import UserSyncError
 from controller.postgres import suspecting, updating
-from controller.postgres.connections import LONG
+from controller.postgres.connections import ATTEMPTS, LONG
 from controller.postgres.creating import buried, insert_profiles, lock_users, only_missing, unsupported
 from controller.postgres.expiring import purge
-from controller.postgres.failures import RowsHeld
+from controller.postgres.failures import ContendedTransaction, RowsHeld
+from controller.postgres.halving import Halving
 from controller.postgres.locking import RunLock, acquire
 from controller.postgres.observing import PAGE, Observation, drifted_page, observe, record_listed
 from controller.postgres.purging import Purging, unfinished_page
@@ -39,7 +40,6 @@ from controller.postgres.removing import (
     RowsMoved,
     UsersLarge,
     all_orphaned,
-    by_halves,
     collect_places,
     count_rows,
     goes_by_place,
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from controller.core.targets import Approval, Target
     from controller.postgres.connections import Connections, Transaction
     from controller.postgres.counting import Bounds
+    from controller.postgres.halving import Held
     from controller.postgres.locking import LockTimes
     from controller.postgres.references import Reference
     from controller.postgres.removing import Rows
@@ -96,6 +97,7 @@ class PostgresRun:
     finished: bool = field(default=False, init=False)
     places_noted_at: float | None = field(default=None, init=False)
     misfitting: Counter[str] = field(default_factory=Counter, init=False)
+    halving: Halving = field(default_factory=Halving, init=False)
 
     @property
     def id(self) -> str:
@@ -263,7 +265,7 @@ class PostgresRun:
     async def _create_with_values(self, writing: Writing, user_ids: Sequence[UserId]) -> int:
         created: set[str] = set()
 
-        async def attempt(batch: Sequence[UserId]) -> None:
+        async def attempt(batch: Sequence[UserId], attempts: int) -> None:
             async def create(transaction: Transaction, writing: Writing = writing) -> set[str]:
                 await lock_users(transaction, self.target.schema, batch)
                 wanted = await only_missing(transaction, self.lock.run_id, batch)
@@ -272,7 +274,7 @@ class PostgresRun:
                 return await writing.insert(transaction, [each for each in owed if each.user_id in wanted])
 
             try:
-                created.update(await self.lock.transact(create))
+                created.update(await self.lock.transact(create, attempts=attempts))
             except RowsHeld as held:
                 if not writing.may_spare(held):
                     raise unsupported(writing.shape.schema, writing.shape.name, held) from held
@@ -280,11 +282,11 @@ class PostgresRun:
                     raise
                 created.update(await self.lock.transact(partial(create, writing=replace(writing, sparing=True))))
 
-        def give_up(user_id: UserId, held: RowsHeld) -> None:
+        def give_up(user_id: UserId, held: Held) -> None:
             log.warning("profile_not_created", reason=str(held))
             log.debug("profile_not_created", user_id=user_id)
 
-        await by_halves(user_ids, attempt, give_up)
+        await self.halving.go(user_ids, attempt, give_up)
         return len(created)
 
     async def doubtful(self, user_ids: Sequence[UserId], since: datetime) -> Sequence[UserId]:
@@ -304,7 +306,7 @@ class PostgresRun:
         fresh = {each.user_id: each for each in confirmed}
         total = Updating()
 
-        async def attempt(batch: Sequence[UserId]) -> None:
+        async def attempt(batch: Sequence[UserId], attempts: int) -> None:
             nonlocal total
 
             async def update(transaction: Transaction, writing: Writing = writing) -> set[str]:
@@ -315,14 +317,20 @@ class PostgresRun:
                 return await writing.update(transaction, [each for each in due if each is not None])
 
             try:
-                total += Updating(len(await self.lock.transact(update)))
+                total += Updating(len(await self.lock.transact(update, attempts=attempts)))
             except RowsHeld:
                 if len(batch) > 1:
                     raise
                 updated = await self.lock.transact(partial(update, writing=replace(writing, sparing=True)))
                 total += Updating(len(updated), users_left=1)
 
-        await by_halves(user_ids, attempt, _nobody)
+        def give_up(user_id: UserId, held: Held) -> None:
+            nonlocal total
+            log.warning("values_left", reason=str(held))
+            log.debug("values_left", user_id=user_id)
+            total += Updating(users_left=1)
+
+        await self.halving.go(user_ids, attempt, give_up)
         return total
 
     def misfits(self) -> Sequence[str]:
@@ -336,20 +344,20 @@ class PostgresRun:
         await self._note_places([proof.user_id for proof in proofs])
         total = Removal()
 
-        async def attempt(batch: Sequence[Proof]) -> None:
+        async def attempt(batch: Sequence[Proof], attempts: int) -> None:
             nonlocal total
-            total += await self._remove_batch(batch, terms)
+            total += await self._remove_batch(batch, terms, attempts)
 
-        def give_up(proof: Proof, held: RowsHeld) -> None:
+        def give_up(proof: Proof, held: Held) -> None:
             nonlocal total
             log.warning("user_left", reason=str(held))
             log.debug("user_left", user_id=proof.user_id)
             total += Removal(users_left=1)
 
-        await by_halves(proofs, attempt, give_up)
+        await self.halving.go(proofs, attempt, give_up)
         return total
 
-    async def _remove_batch(self, proofs: Sequence[Proof], terms: RemovalTerms) -> Removal:
+    async def _remove_batch(self, proofs: Sequence[Proof], terms: RemovalTerms, attempts: int = ATTEMPTS) -> Removal:
         by_place = self.places_noted_at is not None
         while True:
             removing = self._removing(terms, by_place=by_place)
@@ -359,7 +367,7 @@ class PostgresRun:
                 return await removing.remove(transaction, proofs)
 
             try:
-                gone = await self.lock.transact(remove, limits=LONG)
+                gone = await self.lock.transact(remove, limits=LONG, attempts=attempts)
             except ProofExpired:
                 continue
             except LimitReached:
@@ -371,7 +379,7 @@ class PostgresRun:
             except UsersLarge as large:
                 others = [proof for proof in proofs if proof.user_id not in large.users]
                 # The others first: should one of them be held, nobody has begun who would be begun again.
-                removal = await self._remove_batch(others, terms) if others else Removal()
+                removal = await self._remove_batch(others, terms, attempts) if others else Removal()
                 for proof in proofs:
                     if proof.user_id in large.users:
                         removal += await self._begin(Purging(removing, proof))
@@ -386,7 +394,7 @@ class PostgresRun:
         except LimitReached:
             log.warning("limit_reached", users=1, permitted=purging.removing.terms.permitted)
             return Removal(users_left=1, limit_reached=True)
-        except RowsHeld as held:
+        except (RowsHeld, ContendedTransaction) as held:
             log.warning("user_left", reason=str(held))
             log.debug("user_left", user_id=purging.proof.user_id)
             return Removal(users_left=1)
@@ -427,7 +435,7 @@ class PostgresRun:
             return Reduction()
         total = Reduction()
 
-        async def attempt(batch: Sequence[UserId]) -> None:
+        async def attempt(batch: Sequence[UserId], attempts: int) -> None:
             nonlocal total
 
             async def reduce(transaction: Transaction) -> tuple[int, Mapping[Reference, set[str]]]:
@@ -435,19 +443,19 @@ class PostgresRun:
                 retention = self.label.policy.deletion.retention
                 return await reduce_duplicates(transaction, self.shapes, batch, self.lock.run_id, retention)
 
-            rows, left = await self.lock.transact(reduce)
+            rows, left = await self.lock.transact(reduce, attempts=attempts)
             for key, users in left.items():
                 log.warning("duplicates_left", reason=why_left(key), users=len(users))
                 log.debug("duplicates_left", user_ids=sorted(users))
             total += Reduction(rows, sum(map(len, left.values())))
 
-        def give_up(user_id: UserId, held: RowsHeld) -> None:
+        def give_up(user_id: UserId, held: Held) -> None:
             nonlocal total
             log.warning("duplicates_left", reason=str(held))
             log.debug("duplicates_left", user_id=user_id)
             total += Reduction(users_left=1)
 
-        await by_halves(user_ids, attempt, give_up)
+        await self.halving.go(user_ids, attempt, give_up)
         return total
 
     async def finish(self, outcome: Outcome) -> Closing:
@@ -539,9 +547,3 @@ def _failure(error: BaseException) -> tuple[str, str]:
     if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt)):
         return "Interrupted", "The process was told to end in the middle of the run."
     return type(error).__name__, "An error that nobody expected; the log has it."
-
-
-def _nobody(user_id: UserId, held: RowsHeld) -> None:
-    """Give nobody up: alone, a user's values are written column by column."""
-    del user_id
-    raise held

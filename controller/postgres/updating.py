@@ -109,7 +109,9 @@ class Writing:
             user_ids, versions = [each.user_id for each in owed], [each.updated_at for each in owed]
             await transaction.change(_SQL["raise_versions"], self.shape.schema, user_ids, versions)
 
-    async def keep_in_step(self, transaction: Transaction, profile: Profile, *, confirmed: bool) -> Absorbed:
+    async def keep_in_step(
+        self, transaction: Transaction, profile: Profile, *, confirmed: bool, inserts: bool
+    ) -> Absorbed:
         """Do with what Clerk says of one user what may be done with it; DOUBTED: nothing was done.
 
         Raises:
@@ -128,6 +130,8 @@ class Writing:
             case Verdict.OLDER:
                 return Absorbed.OLDER
             case Verdict.DOUBT:
+                return Absorbed.DOUBTED
+            case Verdict.WRITE if row["differs"] is None and not inserts:
                 return Absorbed.DOUBTED
             case Verdict.IN_STEP:
                 await self.note(transaction, [owed])

@@ -1,17 +1,18 @@
-"""What a verified message tells, of which only three fields are read, and of the user what is mapped.
+"""What a verified message tells, of which only a few fields are read, and of the user what is mapped.
 
 Decides what is malformed; never what an event asks for, which is `core.absorbing`. Used by `webhooks`.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from controller.clerk import profile_reader
 from controller.core.absorbing import Event
+from controller.core.doubting import is_doubtful
 from controller.core.users import parse_user_id
 from controller.web.refusals import RefusalKind, Refused
 
@@ -24,17 +25,22 @@ DESCRIBING = frozenset({"user.created", "user.updated"})
 
 
 class _Envelope(msgspec.Struct):
-    """Clerk's description of its webhooks promises all three; `data` differs by type."""
+    """Clerk's description of its webhooks promises all four; `data` differs by type.
+
+    Of any type is what decides no more than whether Clerk is asked: an odd one is no reason to lose the event.
+    """
 
     type: str
     instance_id: str
     data: msgspec.Raw = msgspec.Raw(b"null")
+    timestamp: Any = None
 
 
 class _User(msgspec.Struct):
     """In `user.deleted` the id is optional, by Clerk's description."""
 
     id: str | None = None
+    created_at: Any = None
 
 
 _envelopes = msgspec.json.Decoder(_Envelope)
@@ -51,15 +57,20 @@ def read_event(body: bytes, mapping: tuple[MappedColumn, ...] = ()) -> Event:
     """
     try:
         envelope = _envelopes.decode(body)
-        user_id = _users.decode(envelope.data).id if envelope.type.startswith("user.") else None
+        user = _users.decode(envelope.data) if envelope.type.startswith("user.") else _User()
     # nested a few hundred thousand deep, a body ends msgspec by the interpreter's own guard
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = "The body is not an event: a JSON object with type, instance_id and data."
         raise Refused(RefusalKind.MALFORMED_BODY, message) from error
-    event = Event(envelope.type, envelope.instance_id, parse_user_id(user_id))
-    if not mapping or event.user_id is None or event.type not in DESCRIBING:
-        return event
-    return replace(event, profile=_read_profile(envelope.data, event.user_id, mapping))
+    mapped = bool(mapping) and envelope.type in DESCRIBING
+    named = parse_user_id(user.id)
+    return Event(
+        envelope.type,
+        envelope.instance_id,
+        named,
+        is_doubtful(envelope.timestamp, user.created_at, datetime.now(UTC)),
+        _read_profile(envelope.data, named, mapping) if mapped and named is not None else None,
+    )
 
 
 def _read_profile(data: msgspec.Raw, user_id: UserId, mapping: tuple[MappedColumn, ...]) -> Profile | None:

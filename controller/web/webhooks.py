@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 BODY_BYTES_MAX = 1 << 20
 """Clerk's largest events, of users with much metadata, are some tens of kB."""
 RETRY_AFTER_SECONDS = 5
-CLAIMING = {Absorbed.CLAIMED, Absorbed.RECORDED, Absorbed.DOUBTED}
+CLAIMING = {Absorbed.CLAIMED, Absorbed.DOUBTED, Absorbed.RECORDED}
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class Worker:
 
     def __init__(self, spec: Spec, served: Served, metrics: Metrics, pace: Pace) -> None:
         self._log = log.bind(resource=spec.name)
-        self._deletion = spec.deletion
+        self._spec = spec
         self._served = served
         self._metrics = metrics
         self._pace = pace
@@ -103,9 +103,7 @@ class Worker:
     async def _settle(self, claim: Claim) -> None:
         settled: Settled | None = None
         try:
-            settled = await settle(
-                claim, self._deletion, self._served.directory, self._served.inbox, self._served.clock
-            )
+            settled = await settle(claim, self._spec, self._served.directory, self._served.inbox, self._served.clock)
         except UserSyncError as error:
             self._log.warning("claim_postponed", claim=claim.id, reason=error.reason, error=str(error))
             settled = await self._postpone(claim, error)
@@ -143,8 +141,7 @@ class Worker:
                 claim=claim.id,
                 looked_up=claim.present_answers + 1,
                 hint="the removal of a user with very many rows had begun, but Clerk knows the user again; the rows "
-                "that are left stay. To put back what was archived, take the user out of usersync.unfinished and run "
-                "usersync restore",
+                "that are left stay; usersync restore puts back what was archived",
             )
         elif settled is not None:
             self._log.info("claim_settled", claim=claim.id, kind=claim.kind.value, result=settled.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -24,3 +25,9 @@ def peak_memory(pid: int | None = None) -> float:
     """Peak resident memory of a process, this one, in MiB; not getrusage, which counts the parent's before exec."""
     status = Path(f"/proc/{pid or 'self'}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def cpu_seconds(pid: int) -> float:
+    """Time on a processor that a process has taken so far, its threads included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -20,6 +20,14 @@ IDENTIFIER = "1 to 63 bytes long"
 DURATION = "30s or more, written as hours, minutes and seconds in this order (1h, 1h30m, 90s) or as whole days (7d)"
 
 
+HOLDBACK = "must be 1m to 90d, written as hours, minutes and seconds in this order"
+
+
+def held(holdback: str) -> dict[str, str]:
+    """`spec.webhook` with this holdback."""
+    return {"onUserDeleted": "Holdback", "holdback": holdback}
+
+
 class Bad(NamedTuple):
     """A resource that is refused, the field its refusal names, and the remedy it names."""
 
@@ -164,6 +172,29 @@ BAD = [
         "must be of type integer",
     ),
     Bad("a percentage in text", usersync(deletion={"limits": {"percent": "10%"}}), "limits.percent", "type integer"),
+    *(
+        Bad(f"a holdback of {text!r}", usersync(webhook=held(text)), "spec.webhook.holdback", HOLDBACK)
+        for text in ("59s", "0s", "91d", "2160h1s", "", "1w", "soon")
+    ),
+    Bad("a holdback alone", usersync(webhook={"holdback": "24h"}), "spec.webhook", "write onUserDeleted: Holdback"),
+    Bad(
+        "a holdback that is ignored",
+        usersync(webhook={"onUserDeleted": "Ignore", "holdback": "24h"}),
+        "spec.webhook",
+        "or leave it out",
+    ),
+    Bad(
+        "a deletion in a word unknown",
+        usersync(webhook={"onUserDeleted": "Later"}),
+        "spec.webhook.onUserDeleted",
+        '"Immediate", "Holdback", "Ignore"',
+    ),
+    Bad(
+        "a creation in a word unknown",
+        usersync(webhook={"onUserCreated": "Immediate"}),
+        "spec.webhook.onUserCreated",
+        '"CreateProfile", "Ignore"',
+    ),
     Bad("no spec", usersync() | {"spec": None}, "spec", "Required value"),
 ]
 
@@ -193,7 +224,6 @@ BAD += [
 
 NOT_YET = [
     usersync(schedule={"cron": "0 3 * * 0"}),
-    usersync(webhook={"onUserDeleted": "Holdback"}),
     usersync(accountDeletion={"enabled": True}),
     usersync(rowLevelSecurity="Check"),
     usersync(database=database(adminUrlSecretRef={"name": "a", "key": "b"})),
@@ -228,5 +258,8 @@ GOOD = [
     usersync(deletion={"limits": {"users": 1_000_000_000, "percent": 100}}),
     *(usersync(deletion={"policy": policy}) for policy in ("Archive", "Erase", "Retain")),
     *(usersync(deletion={"gracePeriod": duration}) for duration in ("0s", "10s", "24h", "1h30m", "9999d")),
+    *(usersync(webhook=held(holdback)) for holdback in ("1m", "60s", "24h", "1h30m", "90d", "2160h")),
+    usersync(webhook={"onUserCreated": "Ignore", "onUserDeleted": "Ignore"}),
+    usersync(webhook={"onUserDeleted": "Holdback"}),
     usersync(deletion={"retention": "365d", "limits": {"window": "90m"}}),
 ]

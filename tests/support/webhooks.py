@@ -124,14 +124,20 @@ class Sender:
         path: str = PATH,
         message_id: str | None = None,
         instance_id: str | None = None,
+        at: datetime | None = None,
     ) -> Answer:
-        body = self.event(event_type, user_id, instance_id=instance_id)
+        body = self.event(event_type, user_id, instance_id=instance_id, at=at)
         return await self.post(body, sign(self.secret, body, message_id=message_id), path=path)
 
-    def event(self, event_type: str, user_id: str, *, instance_id: str | None = None) -> bytes:
-        data = deleted_user(user_id) if event_type == "user.deleted" else {"object": "user", "id": user_id}
+    def event(
+        self, event_type: str, user_id: str, *, instance_id: str | None = None, at: datetime | None = None
+    ) -> bytes:
+        """The body of an event of `at`, now if None; who signs up was created then."""
+        at = datetime.now(UTC) if at is None else at
+        created = {"object": "user", "id": user_id, "created_at": int(at.timestamp() * 1000)}
+        data = deleted_user(user_id) if event_type == "user.deleted" else created
         sender = self.instance_id if instance_id is None else instance_id
-        return encode(envelope(event_type, data, instance_id=sender, at=datetime.now(UTC)))
+        return encode(envelope(event_type, data, instance_id=sender, at=at))
 
 
 @asynccontextmanager

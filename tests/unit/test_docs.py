@@ -37,7 +37,15 @@ def test_the_api_reference_is_that_of_the_crd() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "deploy/kustomize/README.md", "docs/architecture.md", "docs/runbook.md", "docs/performance.md"],
+    [
+        "README.md",
+        "deploy/kustomize/README.md",
+        "docs/architecture.md",
+        "docs/deletion.md",
+        "docs/performance.md",
+        "docs/runbook.md",
+        "docs/security.md",
+    ],
 )
 def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
     path = ROOT / page

@@ -71,6 +71,10 @@ DELETE FROM usersync.archive WHERE schema_name = $1 AND user_id = ANY($2::text[]
 -- rows_remain(user_ids)
 SELECT EXISTS (SELECT FROM {schema}.{table} AS usersync_row WHERE usersync_row.{user_id} = ANY($1::text[]));
 
+-- owners_among(user_ids)
+SELECT DISTINCT usersync_row.{user_id}::text AS user_id FROM {schema}.{table} AS usersync_row
+WHERE usersync_row.{user_id} = ANY($1::text[]);
+
 -- collect_places(run_id, table_name)
 INSERT INTO usersync.places (run_id, table_name, user_id, place)
 SELECT $1, $2, d.user_id, usersync_row.ctid

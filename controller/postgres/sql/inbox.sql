@@ -9,12 +9,30 @@ INSERT INTO usersync.claims (schema_name, user_id, kind) VALUES ($1, $2, $3)
 ON CONFLICT (schema_name, user_id, kind)
 DO UPDATE SET attempts = 0, present_answers = 0, due_at = usersync.clock();
 
+-- record_held_claim(schema_name, user_id, kind, holdback)
+-- A new message about the same user does not begin the holdback anew; one with a shorter holdback shortens it.
+INSERT INTO usersync.claims AS c (schema_name, user_id, kind, holdback, due_at)
+VALUES ($1, $2, $3, $4, usersync.clock() + $4::interval)
+ON CONFLICT (schema_name, user_id, kind)
+DO UPDATE SET
+    attempts = 0, present_answers = 0, due_at = least(c.due_at, excluded.due_at),
+    holdback = CASE WHEN excluded.due_at < c.due_at THEN excluded.holdback ELSE c.holdback END;
+
+-- bound_holdbacks(schema_name)
+-- The clock was set back since: no holdback lasts longer than it says, from now.
+UPDATE usersync.claims SET due_at = usersync.clock() + holdback
+WHERE schema_name = $1 AND holdback IS NOT NULL AND due_at > (SELECT usersync.clock()) + holdback;
+
 -- take_claims(schema_name, limit, lease, longest_delay)
--- Due also if due later than any claim is put off: the clock was set back since.
-UPDATE usersync.claims AS c SET due_at = usersync.clock() + $3::interval
+-- Due also if due later than any claim is put off: the clock was set back since. A holdback may be longer, and has
+-- a bound of its own.
+UPDATE usersync.claims AS c SET due_at = usersync.clock() + $3::interval, holdback = NULL
 FROM (
     SELECT id, due_at FROM usersync.claims
-    WHERE schema_name = $1 AND (due_at <= (SELECT usersync.clock()) OR due_at > (SELECT usersync.clock()) + $4::interval)
+    WHERE schema_name = $1 AND (
+        due_at <= (SELECT usersync.clock())
+        OR due_at > (SELECT usersync.clock()) + $4::interval AND holdback IS NULL
+    )
     ORDER BY due_at, id
     LIMIT $2
     FOR UPDATE SKIP LOCKED

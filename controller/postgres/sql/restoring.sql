@@ -112,7 +112,7 @@ WHERE b.schema_name = $1 AND b.user_hash = sha256(t.salt || convert_to(t.instanc
 
 -- end_claims(schema_name, user_id)
 -- Those that would take his rows away again.
-DELETE FROM usersync.claims WHERE schema_name = $1 AND user_id = $2 AND kind IN ('deletion', 'second_sweep');
+DELETE FROM usersync.claims WHERE schema_name = $1 AND user_id = $2 AND kind IN ('deletion', 'holdback', 'second_sweep');
 
 -- forget_suspect(schema_name, user_id)
 -- Should he be missing, his absence begins anew.

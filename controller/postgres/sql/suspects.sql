@@ -45,8 +45,8 @@ WHERE s.schema_name = $2
     );
 
 -- mark_due(run_id, schema_name, grace_period)
--- Absent for long enough; or deleted before, and what came back stays deleted; or announced by an event, proved
--- then, and kept waiting by the limits alone.
+-- Absent for long enough, and no holdback of an event to be waited for; or deleted before, and what came back stays
+-- deleted; or announced by an event, proved then, and kept waiting by the limits alone.
 INSERT INTO usersync.drifted (run_id, kind, user_id)
 SELECT $1, 'due', d.user_id
 FROM usersync.drifted AS d
@@ -54,14 +54,18 @@ JOIN usersync.runs AS r ON r.id = d.run_id
 JOIN usersync.target AS t ON t.schema_name = $2
 JOIN usersync.suspects AS s ON s.schema_name = $2 AND s.user_id = d.user_id
 WHERE d.run_id = $1 AND d.kind = 'orphaned' AND (
-    r.started_at - s.absent_since >= $3::interval
+    r.started_at - s.absent_since >= $3::interval AND NOT EXISTS (
+        SELECT FROM usersync.claims AS c
+        WHERE c.schema_name = $2 AND c.user_id = d.user_id AND c.kind = 'holdback'
+            AND c.holdback IS NOT NULL AND c.due_at > (SELECT usersync.clock())
+    )
     OR EXISTS (
         SELECT FROM usersync.buried AS b
         WHERE b.schema_name = $2 AND b.user_hash = sha256(t.salt || convert_to(t.instance_id || d.user_id, 'UTF8'))
     )
     OR EXISTS (
         SELECT FROM usersync.claims AS c
-        WHERE c.schema_name = $2 AND c.user_id = d.user_id AND c.kind = 'deletion' AND c.held_back_at IS NOT NULL
+        WHERE c.schema_name = $2 AND c.user_id = d.user_id AND c.kind IN ('deletion', 'holdback') AND c.held_back_at IS NOT NULL
     )
 );
 

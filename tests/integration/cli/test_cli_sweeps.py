@@ -145,7 +145,12 @@ async def test_the_table_is_for_people(usersync: Command, drifted: list[str]) ->
 
 async def test_show_users_names_them(usersync: Command, drifted: list[str]) -> None:
     ended = await usersync("analyze", "--show-users", "-o", "json")
-    assert ended.document["users"] == {"missing": [drifted[0]], "outdated": [], "orphaned": [GONE], "duplicated": [drifted[1]]}
+    assert ended.document["users"] == {
+        "missing": [drifted[0]],
+        "outdated": [],
+        "orphaned": [GONE],
+        "duplicated": [drifted[1]],
+    }
 
 
 @pytest.mark.usefixtures("drifted")

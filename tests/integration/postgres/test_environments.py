@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from controller.cli.demo.local_postgres import LocalPostgres
 from controller.core.outcomes import Removal
@@ -43,12 +44,12 @@ TRACES = """
 """
 
 
-async def on_every_delete(url: str, body: str) -> None:
+async def on_every_delete(url: str, body: str, *, each: str = "STATEMENT") -> None:
     """Let the application's own trigger do something before rows of `moods` go."""
     await execute(
         url,
-        f"CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NULL; END $$",
-        "CREATE TRIGGER guard BEFORE DELETE ON moods EXECUTE FUNCTION guard()",
+        f"CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN OLD; END $$",
+        f"CREATE TRIGGER guard BEFORE DELETE ON moods FOR EACH {each} EXECUTE FUNCTION guard()",
     )
 
 
@@ -167,23 +168,38 @@ async def test_a_row_that_the_application_holds_for_long_is_waited_for_anew(
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01"])
-async def test_a_transaction_that_loses_once_is_done_again_and_one_that_always_loses_is_an_outage(
-    database_url: str, state: str
-) -> None:
-    users = user_ids(3)
+async def test_a_transaction_that_loses_once_is_done_again(database_url: str, state: str) -> None:
+    users = user_ids(2)
     await seed_users(database_url, users)
-    lose = f"RAISE EXCEPTION 'lost' USING ERRCODE = '{state}';"
     # A sequence does not roll back, so it counts the attempts.
     await execute(database_url, "CREATE SEQUENCE attempts")
-    await on_every_delete(database_url, f"IF nextval('attempts') = 1 THEN {lose} END IF;")
+    await on_every_delete(database_url, f"IF nextval('attempts') = 1 THEN RAISE USING ERRCODE = '{state}'; END IF;")
     async with opened(database_url) as database, running(database, users[:1]) as run:
-        assert await run.remove_users(proofs(users[1:2]), TERMS) == Removal(users=1, rows=7)
-        await execute(database_url, "DROP TRIGGER guard ON moods", "DROP FUNCTION guard")
-        await on_every_delete(database_url, f"PERFORM nextval('attempts'); {lose}")
+        assert await run.remove_users(proofs(users[1:]), TERMS) == Removal(users=1, rows=7)
+
+
+async def test_a_user_whose_rows_are_always_held_by_others_is_left_and_the_others_go(database_url: str) -> None:
+    users = user_ids(6)
+    await seed_users(database_url, users)
+    condition = f"IF OLD.user_id = '{users[3]}' THEN RAISE EXCEPTION '{users[3]}' USING ERRCODE = '40001'; END IF;"
+    await on_every_delete(database_url, condition, each="ROW")
+    async with opened(database_url) as database, running(database, users[:1]) as run:
+        with capture_logs() as logs:
+            assert await run.remove_users(proofs(users[1:]), TERMS) == Removal(users=4, rows=28, users_left=1)
+    assert await users_with_rows(database_url) == {users[0], users[3]}
+    (line,) = (line for line in logs if line["log_level"] == "warning")
+    assert "a serialization failure" in line["reason"]
+    assert users[3] not in str(line)
+
+
+async def test_where_everybody_is_held_by_others_it_is_an_outage(database_url: str) -> None:
+    users = user_ids(6)
+    await seed_users(database_url, users)
+    await on_every_delete(database_url, "RAISE USING ERRCODE = '40P01';")
+    async with opened(database_url) as database, running(database, users[:1]) as run:
         with pytest.raises(DatabaseUnavailable, match="pg_stat_activity"):
-            await run.remove_users(proofs(users[2:]), TERMS)
-    assert await fetch_value(database_url, "SELECT last_value FROM attempts") == 2 + 5
-    assert await rows_of(database_url, users[2]) == WHOLE
+            await run.remove_users(proofs(users[1:]), TERMS)
+    assert await users_with_rows(database_url) == set(users)
 
 
 async def test_a_deadlock_with_the_application_ends_in_favour_of_both(database_url: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from controller.core.absorbing import ClaimKind
 from controller.core.outcomes import Absorbed, Removal
+from controller.core.requests import RestoreTerms
 from controller.core.targets import Target
 from controller.errors import TableUnsupported
 from tests.support.databases import (
@@ -15,6 +16,7 @@ from tests.support.databases import (
     create_tables,
     execute,
     fetch,
+    put_clock,
     seed,
     seed_users,
     until,
@@ -115,6 +117,50 @@ async def test_a_claim_begun_anew_is_not_discarded_by_who_took_it_before(databas
         await database.record_claim(delivery("again"), USER, ClaimKind.DELETION)
         await database.discard_claim(old)
         assert await database.next_claim_due() == timedelta()
+
+
+@pytest.mark.parametrize("back", [timedelta(minutes=1), timedelta(days=400)])
+async def test_a_holdback_lasts_no_longer_than_it_says_after_a_clock_was_set_back_and_no_shorter(
+    database_url: str, back: timedelta
+) -> None:
+    holdback = timedelta(hours=2)
+    async with opened(database_url) as database:
+        await database.record_claim(delivery("m1", "user.deleted"), USER, ClaimKind.HOLDBACK, holdback)
+        await put_clock(database_url, -back)
+        assert await database.take_claims(1, LEASE) == []
+        await put_clock(database_url, holdback - back - timedelta(minutes=1))
+        assert await database.take_claims(1, LEASE) == []
+        await put_clock(database_url, holdback - back + timedelta(minutes=1))
+        assert len(await database.take_claims(1, LEASE)) == 1
+
+
+async def test_a_claim_that_is_put_off_does_not_wait_for_a_clock_that_was_set_back(database_url: str) -> None:
+    async with opened(database_url) as database:
+        await database.postpone_claim(await claimed(database), timedelta(minutes=10), answered_present=False)
+        await put_clock(database_url, -timedelta(days=1))
+        assert len(await database.take_claims(1, LEASE)) == 1
+
+
+async def test_a_shorter_holdback_shortens_the_one_that_is_under_way(database_url: str) -> None:
+    async with opened(database_url) as database:
+        for message, hours in (("m1", 24), ("m2", 1), ("m3", 24)):
+            await database.record_claim(
+                delivery(message, "user.deleted"), USER, ClaimKind.HOLDBACK, timedelta(hours=hours)
+            )
+        due = await database.next_claim_due()
+        assert due is not None
+        assert timedelta(minutes=59) < due <= timedelta(hours=1)
+        held = await fetch(database_url, "SELECT holdback FROM usersync.claims")
+    assert [row["holdback"] for row in held] == [timedelta(hours=1)]
+
+
+async def test_a_restored_user_is_not_removed_when_the_holdback_is_over(database_url: str) -> None:
+    await seed_users(database_url, [USER])
+    async with opened(database_url) as database:
+        await database.settle_by_removal(await claimed(database), proofs([USER])[0], DELETION)
+        await database.record_claim(delivery("m2", "user.deleted"), USER, ClaimKind.HOLDBACK, timedelta(hours=1))
+        await database.restore(USER, RestoreTerms("a person"))
+    assert await waiting(database_url) == []
 
 
 async def test_a_settled_removal_archives_every_row_with_its_reason(database_url: str) -> None:

@@ -11,9 +11,11 @@ import pytest
 
 from controller.core.absorbing import PRESENT_DELAYS, ClaimKind, settle
 from controller.core.outcomes import Settled
+from controller.core.proofs import Proof
 from controller.core.removals import RemovalTerms
-from controller.core.targets import Deletion, DeletionPolicy, Limits
-from controller.errors import ClerkUnavailable
+from controller.core.requests import RestoreTerms, restore
+from controller.core.targets import Deletion, DeletionPolicy, Limits, Spec
+from controller.errors import ClerkUnavailable, RequestRefused
 from tests.support.databases import create_tables, execute, fetch, fetch_value, rows_of, seed
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.directory import FakeDirectory
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 LEASE = timedelta(seconds=30)
 DELETION = Deletion(limits=Limits(10, 100))
+SPEC = Spec("app/x", deletion=DELETION)
 FIRST = BATCHES[0]
 
 
@@ -54,8 +57,14 @@ class Replica:
         (claim,) = await self.database.take_claims(1, LEASE)
         return claim
 
+    async def take_due(self, url: str) -> Claim:
+        await make_due(url)
+        return await self.take()
+
     async def settle(self) -> Settled:
-        return await settle(await self.take(), self.deletion, self.clerk, self.database, self.database.clock)
+        return await settle(
+            await self.take(), Spec("app/x", deletion=self.deletion), self.clerk, self.database, self.database.clock
+        )
 
     async def settle_all(self) -> list[Settled]:
         """Settle until nothing is due."""
@@ -132,7 +141,7 @@ async def test_two_replicas_that_have_the_same_claim_remove_each_row_once(url: s
         while await rows_of(url, LARGE) != NOTHING:
             await make_due(url)
             taken = await replicas[0].take()
-            await asyncio.gather(*(settle(taken, DELETION, r.clerk, r.database, r.database.clock) for r in replicas))
+            await asyncio.gather(*(settle(taken, SPEC, r.clerk, r.database, r.database.clock) for r in replicas))
         await make_due(url)
         await Replica(one).settle_all()
     assert await archived(url) == ROWS
@@ -163,6 +172,25 @@ async def test_once_clerk_says_that_he_lives_nothing_more_is_removed_and_it_is_t
     assert await rows_of(url, LARGE) == {**WITHOUT_PROFILE, "tasks": ROWS["tasks"] - FIRST}
     assert await archived_and_there(url) == ROWS
     assert await fetch_value(url, "SELECT user_id FROM usersync.unfinished") == LARGE
+
+
+async def test_once_he_lives_restoring_him_ends_the_removal_and_he_has_all_his_rows(url: str) -> None:
+    async with database_of(url) as database:
+        await claim(database)
+        replica = Replica(database)
+        await replica.settle()
+        terms = RestoreTerms(requested_by="a person")
+        for grace_period in (None, timedelta(days=1)):
+            with pytest.raises(RequestRefused, match=r"does not know the user|still under way"):
+                await restore(LARGE, terms, replica.clerk, database, grace_period=grace_period)
+        taken = await replica.take_due(url)
+        replica.clerk.sign_up(LARGE)
+        restored = await restore(LARGE, terms, replica.clerk, database, grace_period=None)
+        proof = Proof(LARGE, INSTANCE.id, database.clock.elapsed())
+        assert (await database.settle_by_removal(taken, proof, DELETION)).users == 0
+    assert restored.rows == {"user_progress": 1, "tasks": FIRST}
+    assert await rows_of(url, LARGE) == ROWS
+    assert await claims(url) == []
 
 
 async def test_should_clerk_answer_as_before_again_the_removal_goes_on(url: str) -> None:

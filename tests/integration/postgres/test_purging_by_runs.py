@@ -98,7 +98,7 @@ async def test_once_clerk_says_that_he_lives_the_run_stops_and_warns(url: str, r
         outcome = await sweep(database, clerk)
     removed = 1 + sum(BATCHES[: returns_at - 2])
     assert outcome.changes == Changes(rows_removed=removed, users_left=1)
-    assert ["usersync.unfinished" in warning for warning in outcome.warnings][-1:] == [True]
+    assert ["usersync restore" in warning for warning in outcome.warnings][-1:] == [True]
     assert sum((await rows_of(url, LARGE)).values()) == 29 - removed
     assert await archived_and_there(url) == ROWS
 

@@ -51,7 +51,7 @@ async def mapping(url: str, columns: str, **sources: str | Constant) -> AsyncIte
 
 
 async def tell(database: Database, profile: Profile, message_id: str = "msg_1") -> Absorbed:
-    return await database.update_profile(delivery(message_id, "user.updated"), profile)
+    return await database.update_profile(delivery(message_id, "user.updated"), profile, inserts=True)
 
 
 async def values(url: str, columns: str, user: str = A) -> list[tuple[Any, ...]]:

@@ -84,10 +84,10 @@ class Events:
         self.premises = premises
         self.sent = 0
 
-    async def tell(self, profile: Profile, message_id: str | None = None) -> Absorbed:
+    async def tell(self, profile: Profile, message_id: str | None = None, *, inserts: bool = True) -> Absorbed:
         self.sent += 1
         delivery = Delivery(message_id or f"msg_{self.sent}", "user.updated")
-        return await self.premises.inbox.update_profile(delivery, profile)
+        return await self.premises.inbox.update_profile(delivery, profile, inserts=inserts)
 
 
 @pytest.fixture
@@ -104,6 +104,17 @@ class MappedInboxContract:
         self, premises: MappedPremises, events: Events
     ) -> None:
         assert await events.tell(Profile(A, T1, OLD)) is Absorbed.CREATED
+        assert await premises.values(A) == [OLD]
+
+    async def test_a_row_that_is_missing_is_not_inserted_unasked_by_an_update(
+        self, premises: MappedPremises, events: Events
+    ) -> None:
+        assert await events.tell(Profile(A, T1, OLD), inserts=False) is Absorbed.DOUBTED
+        assert await premises.values(A) == []
+        claim = await take_one(premises)
+        assert not await premises.inbox.settle_by_update(claim, Profile(A, T1, OLD), inserts=False)
+        assert await premises.values(A) == []
+        assert await premises.inbox.settle_by_update(claim, Profile(A, T1, OLD))
         assert await premises.values(A) == [OLD]
 
     async def test_a_message_has_its_effect_once(self, premises: MappedPremises, events: Events) -> None:

@@ -243,6 +243,27 @@ class StoreContract:
         await premises.inbox.hold_claim(await take_one(premises), timedelta(minutes=10))
         assert await weighed(premises, B) == (Suspects(due=1), [A])
 
+    async def test_a_user_in_holdback_is_not_due_before_that_is_over(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        holdback = timedelta(hours=2)
+        await premises.inbox.record_claim(Delivery("msg_1", "user.deleted"), A, ClaimKind.HOLDBACK, holdback)
+        await weighed(premises, B)
+        await premises.let_pass(timedelta(hours=1))
+        assert await weighed(premises, B) == (Suspects(waiting=1), [])
+        await premises.let_pass(timedelta(hours=1))
+        assert await weighed(premises, B) == (Suspects(due=1), [A])
+
+    async def test_a_tombstoned_user_is_due_in_a_holdback_too(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, B)
+            await run.remove_users([proof(premises, A)], TERMS)
+        await premises.add_row(DATA, A)
+        await premises.inbox.record_claim(Delivery("msg_1", "user.deleted"), A, ClaimKind.HOLDBACK, timedelta(days=1))
+        assert await weighed(premises, B) == (Suspects(due=1), [A])
+
     async def test_an_approval_permits_the_very_set_and_whoever_joins_later_waits(self, premises: Premises) -> None:
         await premises.store.pin_instance(INSTANCE)
         await add_users(premises, A, B, C, D)
@@ -276,6 +297,17 @@ class StoreContract:
             approval = Approval(held.digest, "somebody")
             assert await run.weigh(AT_ONCE, approval, HEADER) == (Suspects(due=1, approved=1), None)
             assert (await walk(run.approved()), await walk(run.due())) == ([B], [A])
+
+    async def test_a_set_held_again_after_somebody_came_back_is_permitted_whole(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B, C)
+        for listed in ((C,), (A, C)):
+            await hold(premises, *listed)
+        again = await hold(premises, C)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, C)
+            suspects, refusal = await run.weigh(AT_ONCE, Approval(again.digest, "somebody"), HEADER)
+        assert (suspects, refusal) == (Suspects(approved=2), None)
 
     async def test_the_same_set_held_again_has_the_same_digest_and_waits_since_the_first_time(
         self, premises: Premises
@@ -374,6 +406,9 @@ class StoreContract:
         held = await premises.inbox.settle_by_removal(second, proof(premises, B), one)
         assert held == Removal(users_left=1, limit_reached=True)
         assert await users(premises, PROFILE) == await users(premises, DATA) == [B]
+        await premises.let_pass(one.limits.window)
+        later = await premises.inbox.settle_by_removal(second, proof(premises, B), one)
+        assert later == Removal(users=1, rows=2)
 
     async def test_retained_rows_stay_and_are_no_drift(self, premises: Premises) -> None:
         await premises.store.pin_instance(INSTANCE)
@@ -388,6 +423,14 @@ class StoreContract:
         assert await users(premises, PROFILE) == await users(premises, DATA) == [A, B]
         late = Delivery("msg_0", "user.created")
         assert await premises.inbox.create_profile(late, A) is Absorbed.TOMBSTONED
+
+    async def test_a_user_without_rows_uses_nothing_up_when_retained(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, B)
+        none = RemovalTerms.of(Deletion(DeletionPolicy.RETAIN), permitted=0)
+        async with premises.store.begin_run(LABEL) as run:
+            assert await run.remove_users([proof(premises, A)], none) == Removal(users=1)
+            assert (await run.remove_users([proof(premises, B)], none)).limit_reached
 
     async def test_a_user_retained_once_uses_nothing_up_the_second_time(self, premises: Premises) -> None:
         await premises.store.pin_instance(INSTANCE)
@@ -633,3 +676,36 @@ class InboxContract:
         await premises.inbox.discard_claim(await take_one(premises))
         assert await premises.inbox.next_claim_due() is None
         assert await users(premises, PROFILE) == await users(premises, DATA) == [A]
+
+    async def test_a_claim_in_holdback_is_due_when_that_is_over(self, premises: Premises) -> None:
+        holdback = timedelta(days=30)
+        deleted = Delivery("msg_1", "user.deleted")
+        assert await premises.inbox.record_claim(deleted, A, ClaimKind.HOLDBACK, holdback) is Absorbed.HELD
+        assert await premises.inbox.record_claim(deleted, A, ClaimKind.HOLDBACK, holdback) is Absorbed.REPEATED
+        await premises.let_pass(holdback - timedelta(minutes=1))
+        assert await premises.inbox.take_claims(10, LEASE) == []
+        await premises.let_pass(timedelta(minutes=1))
+        claim = await take_one(premises)
+        assert (claim.user_id, claim.kind) == (A, ClaimKind.HOLDBACK)
+
+    async def test_another_message_does_not_begin_a_holdback_anew(self, premises: Premises) -> None:
+        for hour in (0, 2):
+            await premises.let_pass(timedelta(hours=hour))
+            deleted = Delivery(f"msg_{hour}", "user.deleted")
+            await premises.inbox.record_claim(deleted, A, ClaimKind.HOLDBACK, timedelta(hours=24))
+        await premises.let_pass(timedelta(hours=22))
+        assert (await take_one(premises)).user_id == A
+
+    async def test_a_claim_in_holdback_that_was_taken_is_postponed_as_any_other(self, premises: Premises) -> None:
+        await premises.inbox.record_claim(
+            Delivery("msg_1", "user.deleted"), A, ClaimKind.HOLDBACK, timedelta(minutes=1)
+        )
+        await premises.let_pass(timedelta(minutes=1))
+        await premises.inbox.postpone_claim(await take_one(premises), timedelta(minutes=2), answered_present=True)
+        await premises.let_pass(timedelta(minutes=2))
+        assert (await take_one(premises)).present_answers == 1
+
+    async def test_a_doubted_sign_up_is_recorded_as_such(self, premises: Premises) -> None:
+        created = Delivery("msg_1", "user.created")
+        assert await premises.inbox.record_claim(created, A, ClaimKind.CREATION) is Absorbed.DOUBTED
+        assert (await take_one(premises)).kind is ClaimKind.CREATION

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from controller.core.absorbing import SECOND_SWEEP_DELAY, Claim, ClaimKind, Delivery
+from controller.core.absorbing import ABSORBED, SECOND_SWEEP_DELAY, Claim, ClaimKind, Delivery
 from controller.core.approving import VALID_FOR, HeldSet
 from controller.core.drift import Drift, TableDrift
 from controller.core.mapping import Verdict, judge
@@ -90,7 +90,7 @@ class FakeStore:
     by `bite` rows at a time, and is `begun` meanwhile.
     What happened: `archived` (table, row), `tombstones`, `receipts`, `finished` outcomes, `failures` of runs.
     `versions`: of which version the rows' values are; `run_type`: what `begin_run` gives.
-    What waits: `suspects`, `held` sets by their digest, `held_claims` (numbers).
+    What waits: `suspects`, `held` sets by their digest, `held_claims` and claims `in_holdback` (numbers).
     """
 
     clock: Clock
@@ -111,6 +111,7 @@ class FakeStore:
     delivered: set[str] = field(default_factory=set)
     claims: dict[int, tuple[Claim, datetime]] = field(default_factory=dict)
     held_claims: set[int] = field(default_factory=set)
+    in_holdback: set[int] = field(default_factory=set)
     suspects: dict[UserId, Suspect] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
@@ -217,10 +218,11 @@ class FakeStore:
             self._end_claims(user_id)
             return 0
         self.tombstones.add(user_id)
+        owns = user_id in self.users()
         rows = 0 if retains else sum(self._take_away(user_id, name) for name in self.tables)
         if terms.policy is DeletionPolicy.ERASE:
             self.archived = [(table, row) for table, row in self.archived if row.user_id != user_id]
-        counted = terms.permitted is not None and (retains or rows > 0)
+        counted = terms.permitted is not None and owns
         self.receipts.append(Receipt(user_id, terms.policy.value, counted, self.clock.now(), terms.approval))
         self._end_claims(user_id)
         return rows
@@ -251,12 +253,14 @@ class FakeStore:
         own = [row for row in self.tables[self.target.profile.name] if row.user_id == profile.user_id]
         return any(row.values != profile.values for row in own) if own else None
 
-    def keep_in_step(self, profile: Profile, *, confirmed: bool) -> Absorbed:
+    def keep_in_step(self, profile: Profile, *, confirmed: bool, inserts: bool = True) -> Absorbed:
         """Do with what Clerk says of one user what may be done with it."""
         user_id, differs = profile.user_id, self.differs(profile)
         verdict = judge(profile.updated_at, self.versions.get(user_id), differs=differs, confirmed=confirmed)
         if verdict in {Verdict.OLDER, Verdict.DOUBT}:
             return Absorbed.OLDER if verdict is Verdict.OLDER else Absorbed.DOUBTED
+        if differs is None and not inserts:
+            return Absorbed.DOUBTED
         self.versions[user_id] = max(profile.updated_at, self.versions.get(user_id, 0))
         if differs is None:
             self.insert_profile(user_id, profile.values)
@@ -299,29 +303,31 @@ class FakeStore:
             return Absorbed.TOMBSTONED
         return Absorbed.CREATED if self.insert_profile(user_id) else Absorbed.PRESENT
 
-    async def update_profile(self, delivery: Delivery, profile: Profile) -> Absorbed:
+    async def update_profile(self, delivery: Delivery, profile: Profile, *, inserts: bool) -> Absorbed:
         if not self._is_new(delivery):
             return Absorbed.REPEATED
         if profile.user_id in self.tombstones:
             return Absorbed.TOMBSTONED
-        absorbed = self.keep_in_step(profile, confirmed=False)
+        absorbed = self.keep_in_step(profile, confirmed=False, inserts=inserts)
         if absorbed is Absorbed.DOUBTED:
             self._claim(profile.user_id, ClaimKind.REFRESH)
         return absorbed
 
-    async def record_claim(self, delivery: Delivery, user_id: UserId, kind: ClaimKind) -> Absorbed:
+    async def record_claim(
+        self, delivery: Delivery, user_id: UserId, kind: ClaimKind, holdback: timedelta | None = None
+    ) -> Absorbed:
         if not self._is_new(delivery):
             return Absorbed.REPEATED
-        self._claim(user_id, kind)
-        return Absorbed.CLAIMED if kind is ClaimKind.DELETION else Absorbed.RECORDED
+        self._claim(user_id, kind, holdback)
+        return ABSORBED[kind]
 
-    def _claim(self, user_id: UserId, kind: ClaimKind) -> None:
-        for claim, _ in self.claims.values():
-            if (claim.user_id, claim.kind) == (user_id, kind):
-                self.claims[claim.id] = (replace(claim, attempts=0, present_answers=0), self.clock.now())
-                return
-        claim = Claim(self.next_number(), user_id, kind, attempts=0, present_answers=0)
-        self.claims[claim.id] = (claim, self.clock.now())
+    def _claim(self, user_id: UserId, kind: ClaimKind, holdback: timedelta | None = None) -> None:
+        due = self.clock.now() + (holdback or timedelta())
+        known = [(claim.id, at) for claim, at in self.claims.values() if (claim.user_id, claim.kind) == (user_id, kind)]
+        number, due = (known[0][0], min(known[0][1], due)) if known else (self.next_number(), due)
+        self.claims[number] = (Claim(number, user_id, kind, attempts=0, present_answers=0), due)
+        if holdback is not None and not known:
+            self.in_holdback.add(number)
 
     def _is_new(self, delivery: Delivery) -> bool:
         if delivery.message_id in self.delivered:
@@ -335,6 +341,7 @@ class FakeStore:
         taken = [self.claims[number][0] for _, number in due]
         for claim in taken:
             self.claims[claim.id] = (claim, now + lease)
+            self.in_holdback.discard(claim.id)
         return taken
 
     async def next_claim_due(self) -> timedelta | None:
@@ -371,12 +378,12 @@ class FakeStore:
         del self.claims[claim.id]
         return self.insert_profile(claim.user_id)
 
-    async def settle_by_update(self, claim: Claim, profile: Profile) -> bool:
+    async def settle_by_update(self, claim: Claim, profile: Profile, *, inserts: bool = True) -> bool:
         if claim.id in self.claims and self.claims[claim.id][1] > self.clock.now():
             del self.claims[claim.id]
         if claim.user_id in self.tombstones:
             return False
-        return self.keep_in_step(profile, confirmed=True) in {Absorbed.CREATED, Absorbed.UPDATED}
+        return self.keep_in_step(profile, confirmed=True, inserts=inserts) in {Absorbed.CREATED, Absorbed.UPDATED}
 
     async def postpone_claim(self, claim: Claim, delay: timedelta, *, answered_present: bool) -> None:
         if answered_present:
@@ -517,7 +524,9 @@ class FakeRun:
                 store.suspects[user_id] = Suspect(start, start, instance)
         announced = {store.claims[number][0].user_id for number in store.held_claims & set(store.claims)}
         old = {user for user, suspect in store.suspects.items() if start - suspect.since >= terms.grace_period}
-        self.due_users = orphaned & (old | store.tombstones | announced)
+        in_holdback = [store.claims[number] for number in store.in_holdback & set(store.claims)]
+        waiting_for = {claim.user_id for claim, at in in_holdback if at > store.clock.now()}
+        self.due_users = orphaned & ((old - waiting_for) | store.tombstones | announced)
         for held in store.held.values():
             held.users &= self.due_users
         permits, refusal = self._permits(approval, header)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from controller.core.absorbing import (
+    HOLDBACK_DELAYS,
     PRESENT_DELAYS,
+    RETRY_DELAY,
     SECOND_SWEEP_DELAY,
     Claim,
     ClaimKind,
@@ -21,7 +23,7 @@ from controller.core.absorbing import (
 )
 from controller.core.outcomes import Absorbed, Settled
 from controller.core.proofs import MAX_AGE
-from controller.core.targets import Deletion, Limits, Spec
+from controller.core.targets import Deletion, Limits, OnUserCreated, OnUserDeleted, Spec, Webhook
 from controller.errors import ClerkAnswerOdd, ClerkRefused, ClerkUnavailable, UserSyncError
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.directory import INSTANCE, FakeDirectory, user
@@ -47,14 +49,16 @@ class Service:
         """Pin the database."""
         self.store = FakeStore(self.clock, pinned=INSTANCE.id)
 
-    async def deliver(self, event_type: str, user_id: UserId | None, message_id: str | None = None) -> Absorbed:
+    async def deliver(
+        self, event_type: str, user_id: UserId | None, message_id: str | None = None, *, doubtful: bool = False
+    ) -> Absorbed:
         self.messages += 1
         delivery = Delivery(message_id or f"msg_{self.messages}", event_type)
-        return await absorb(Event(event_type, INSTANCE.id, user_id), delivery, self.spec, self.store)
+        return await absorb(Event(event_type, INSTANCE.id, user_id, doubtful), delivery, self.spec, self.store)
 
     async def settle_due(self) -> list[Settled]:
         return [
-            await settle(claim, self.spec.deletion, self.directory, self.store, self.clock)
+            await settle(claim, self.spec, self.directory, self.store, self.clock)
             for claim in await self.store.take_claims(10, LEASE)
         ]
 
@@ -297,3 +301,139 @@ async def test_an_event_about_a_user_without_rows_uses_nothing_up(service: Servi
 
     assert await service.settle_due() == [Settled.REMOVED]
     assert service.store.tombstones == {user(1)}
+
+
+HOLDBACK = timedelta(days=7)
+HELD = Webhook(on_user_deleted=OnUserDeleted.HOLDBACK, holdback=HOLDBACK)
+IGNORED = Webhook(OnUserCreated.IGNORE, OnUserDeleted.IGNORE)
+
+
+@pytest.mark.parametrize("event_type", ["user.created", "user.deleted"])
+@pytest.mark.parametrize("suspend", [False, True])
+async def test_what_the_resource_says_to_ignore_leaves_no_trace(
+    service: Service, event_type: str, *, suspend: bool
+) -> None:
+    service.spec = Spec("team/app", webhook=IGNORED, suspend=suspend)
+    service.store.add_users(user(1))
+
+    assert await service.deliver(event_type, user(1)) is Absorbed.IGNORED
+    assert (service.store.delivered, service.store.claims, service.store.users()) == (set(), {}, {user(1)})
+
+
+@pytest.mark.parametrize("kept", ["user.created", "user.deleted"])
+async def test_one_type_is_ignored_without_the_other(service: Service, kept: str) -> None:
+    webhook = Webhook(OnUserCreated.IGNORE) if kept == "user.deleted" else Webhook(on_user_deleted=OnUserDeleted.IGNORE)
+    service.spec = Spec("team/app", webhook=webhook)
+
+    answers = {each: await service.deliver(each, user(1)) for each in ("user.created", "user.deleted")}
+    assert [each for each, answer in answers.items() if answer is not Absorbed.IGNORED] == [kept]
+
+
+async def test_a_deletion_that_is_held_back_is_proved_when_the_holdback_is_over_and_not_before(
+    service: Service,
+) -> None:
+    service.spec = Spec("team/app", webhook=HELD)
+    service.store.add_users(user(1))
+
+    assert await service.deliver("user.deleted", user(1)) is Absorbed.HELD
+    service.clock.advance(HOLDBACK - timedelta(seconds=1))
+    assert await service.settle_due() == []
+    assert service.directory.calls.total() == 0
+    service.clock.advance(timedelta(seconds=1))
+
+    assert await service.settle_due() == [Settled.REMOVED]
+    assert service.store.tombstones == {user(1)}
+
+
+async def test_who_lives_at_the_end_of_the_holdback_keeps_every_row_and_nobody_is_alarmed(service: Service) -> None:
+    service.spec = Spec("team/app", webhook=HELD)
+    service.store.add_users(user(1))
+    service.directory.sign_up(user(1))
+    await service.deliver("user.deleted", user(1))
+    service.clock.advance(HOLDBACK)
+
+    settled = await service.settle_due()
+    service.clock.advance(HOLDBACK_DELAYS[0])
+    settled += await service.settle_due()
+
+    assert settled == [Settled.POSTPONED, Settled.LIVES]
+    assert (service.store.users(), service.store.claims, service.store.tombstones) == ({user(1)}, {}, set())
+
+
+async def test_a_second_message_about_the_same_deletion_does_not_begin_the_holdback_anew(service: Service) -> None:
+    service.spec = Spec("team/app", webhook=HELD)
+    await service.deliver("user.deleted", user(1))
+    service.clock.advance(HOLDBACK - timedelta(hours=1))
+    assert await service.deliver("user.deleted", user(1)) is Absorbed.HELD
+    service.clock.advance(timedelta(hours=1))
+
+    assert await service.settle_due() == [Settled.REMOVED]
+
+
+async def test_a_holdback_goes_on_while_the_resource_is_suspended(service: Service) -> None:
+    service.spec = Spec("team/app", webhook=HELD, suspend=True)
+
+    assert await service.deliver("user.deleted", user(1)) is Absorbed.RECORDED
+    assert await service.settle_due() == []
+    service.clock.advance(HOLDBACK)
+    service.spec = Spec("team/app", webhook=HELD)
+    assert await service.settle_due() == [Settled.REMOVED]
+
+
+@pytest.mark.parametrize("webhook", [HELD, IGNORED])
+async def test_on_resume_nobody_is_removed_whom_the_resource_says_to_leave(service: Service, webhook: Webhook) -> None:
+    service.spec = Spec("team/app", suspend=True)
+    service.store.add_users(user(1))
+    await service.deliver("user.created", user(1))
+    service.spec = Spec("team/app", webhook=webhook)
+
+    assert await service.settle_due() == [Settled.LEFT]
+    assert (service.store.users(), service.store.claims, service.store.tombstones) == ({user(1)}, {}, set())
+
+
+async def test_on_resume_no_profile_is_made_where_sign_ups_are_ignored(service: Service) -> None:
+    service.spec = Spec("team/app", suspend=True, webhook=Webhook(OnUserCreated.IGNORE))
+    service.directory.sign_up(user(1))
+    await service.deliver("user.deleted", user(1))
+
+    assert await service.settle_due() == [Settled.LEFT]
+    assert (service.store.users(), service.store.claims) == (set(), {})
+
+
+async def test_a_doubtful_sign_up_creates_nothing_before_clerk_has_answered(service: Service) -> None:
+    service.directory.sign_up(user(1))
+
+    assert await service.deliver("user.created", user(1), doubtful=True) is Absorbed.DOUBTED
+    assert service.store.users() == set()
+    assert await service.settle_due() == [Settled.CREATED]
+    assert service.store.users("user_progress") == {user(1)}
+
+
+async def test_a_doubtful_sign_up_of_nobody_leaves_neither_profile_nor_tombstone(service: Service) -> None:
+    await service.deliver("user.created", user(1), doubtful=True)
+
+    settled = await service.settle_due()
+    service.clock.advance(RETRY_DELAY)
+    settled += await service.settle_due()
+
+    assert settled == [Settled.POSTPONED, Settled.UNKNOWN]
+    assert (service.store.users(), service.store.claims, service.store.tombstones) == (set(), {}, set())
+
+
+async def test_a_doubtful_sign_up_never_removes_a_row(service: Service) -> None:
+    service.store.add_users(user(1))
+    await service.deliver("user.created", user(1), doubtful=True)
+    await service.settle_due()
+    service.clock.advance(RETRY_DELAY)
+
+    assert await service.settle_due() == [Settled.UNKNOWN]
+    assert user(1) in service.store.users("tasks")
+
+
+async def test_a_doubtful_sign_up_of_a_deleted_user_creates_nothing(service: Service) -> None:
+    service.store.tombstones.add(user(1))
+    service.directory.sign_up(user(1))
+    await service.deliver("user.created", user(1), doubtful=True)
+
+    await service.settle_due()
+    assert service.store.users() == set()

@@ -10,7 +10,7 @@ import pytest
 from controller.core.absorbing import PRESENT_DELAYS, ClaimKind, Delivery, settle
 from controller.core.outcomes import Changes, Settled
 from controller.core.proofs import MAX_AGE
-from controller.core.targets import Deletion
+from controller.core.targets import Spec
 from controller.errors import ClerkUnavailable
 from tests.support.fakes.directory import user
 from tests.unit.core.world import World
@@ -35,7 +35,7 @@ def world() -> World:
 
 async def settle_one(world: World) -> Settled:
     (claim,) = await world.store.take_claims(1, LEASE)
-    return await settle(claim, Deletion(), world.directory, world.store, world.clock)
+    return await settle(claim, Spec("app/x"), world.directory, world.store, world.clock)
 
 
 async def claim(world: World, user_id: UserId) -> None:

@@ -11,7 +11,7 @@ from controller.core.absorbing import Claim, ClaimKind, Delivery, Event, absorb,
 from controller.core.mapping import Profile
 from controller.core.outcomes import Absorbed, Changes, Settled, Updating
 from controller.core.plans import UpdateProfiles
-from controller.core.targets import Action, Spec
+from controller.core.targets import Action, OnUserCreated, Spec, Webhook
 from controller.core.updating import REFUSED
 from controller.errors import ClerkUnavailable
 from tests.support.contracts.mapping import MAPPED, MAPPING, NEW, NOTHING, OLD, T1, T2, T3
@@ -112,7 +112,7 @@ async def test_the_outdated_are_shown(world: World) -> None:
 async def test_who_was_updated_just_before_is_asked_for_again_and_nobody_else(world: World) -> None:
     for number, updated_at in ((1, int(START.timestamp() * 1000)), (2, T1)):
         profile = world.directory.edit(user(number), updated_at, *OLD)
-        await world.store.update_profile(Delivery(f"msg_{number}", "user.updated"), profile)
+        await world.store.update_profile(Delivery(f"msg_{number}", "user.updated"), profile, inserts=True)
         world.store.versions[user(number)] = updated_at
     outcome = await world.sweep()
 
@@ -181,12 +181,12 @@ class Service:
         self.spec = Spec("team/app", target=MAPPED)
 
     async def deliver(self, event_type: str, profile: Profile | None, message_id: str = "msg_1") -> Absorbed:
-        event = Event(event_type, INSTANCE.id, user(1), profile)
+        event = Event(event_type, INSTANCE.id, user(1), profile=profile)
         return await absorb(event, Delivery(message_id, event_type), self.spec, self.store)
 
     async def settle_due(self) -> list[Settled]:
         return [
-            await settle(claim, self.spec.deletion, self.directory, self.store, self.clock)
+            await settle(claim, self.spec, self.directory, self.store, self.clock)
             for claim in await self.store.take_claims(10, LEASE)
         ]
 
@@ -206,15 +206,54 @@ def service() -> Service:
     return service
 
 
-@pytest.mark.parametrize("event_type", ["user.created", "user.updated"])
-async def test_an_event_writes_the_values_that_it_has(service: Service, event_type: str) -> None:
-    assert await service.deliver(event_type, Profile(user(1), T3, NEW)) is Absorbed.CREATED
+async def test_an_event_writes_the_values_that_it_has(service: Service) -> None:
+    assert await service.deliver("user.created", Profile(user(1), T2, OLD)) is Absorbed.CREATED
+    assert service.values() == [OLD]
+    assert await service.deliver("user.updated", Profile(user(1), T3, NEW), "msg_2") is Absorbed.UPDATED
     assert service.values() == [NEW]
     assert service.directory.calls.total() == 0
 
 
+async def test_an_update_before_the_sign_up_creates_the_profile_once_clerk_knows_the_user(service: Service) -> None:
+    assert await service.deliver("user.updated", Profile(user(1), T2, OLD)) is Absorbed.DOUBTED
+    assert service.values() == []
+    assert await service.settle_due() == [Settled.UPDATED]
+    assert service.values() == [NEW]
+
+
+async def test_an_update_about_nobody_creates_nothing(service: Service) -> None:
+    service.directory.delete(user(1))
+    await service.deliver("user.updated", Profile(user(1), T2, OLD))
+    assert await service.settle_due() == [Settled.GONE]
+    assert (service.values(), service.claims()) == ([], [])
+
+
+@pytest.mark.parametrize("suspend", [False, True])
+async def test_where_sign_ups_are_ignored_an_update_creates_nothing_and_keeps_rows_in_step(
+    service: Service, *, suspend: bool
+) -> None:
+    webhook = Webhook(on_user_created=OnUserCreated.IGNORE)
+    service.spec = Spec("team/app", target=MAPPED, webhook=webhook, suspend=suspend)
+    assert await service.deliver("user.created", Profile(user(1), T1, OLD)) is Absorbed.IGNORED
+    await service.deliver("user.updated", Profile(user(1), T3, NEW), "msg_2")
+    await service.settle_due()
+    assert (service.values(), service.claims()) == ([], [])
+    service.store.add_row("user_progress", user(1))
+    await service.deliver("user.updated", Profile(user(1), T3, NEW), "msg_3")
+    await service.settle_due()
+    assert (service.values(), service.claims()) == ([NEW], [])
+
+
+async def test_a_doubted_sign_up_gets_the_values_that_clerk_answers(service: Service) -> None:
+    event = Event("user.created", INSTANCE.id, user(1), doubtful=True, profile=Profile(user(1), T1, OLD))
+    assert await absorb(event, Delivery("msg_1", event.type), service.spec, service.store) is Absorbed.DOUBTED
+    assert service.claims() == [ClaimKind.CREATION]
+    assert await service.settle_due() == [Settled.UPDATED]
+    assert (service.values(), service.claims()) == ([NEW], [])
+
+
 async def test_an_update_without_a_description_of_the_user_is_asked_for(service: Service) -> None:
-    assert await service.deliver("user.updated", None) is Absorbed.RECORDED
+    assert await service.deliver("user.updated", None) is Absorbed.DOUBTED
     assert await service.settle_due() == [Settled.UPDATED]
     assert service.values() == [NEW]
 
@@ -249,7 +288,7 @@ async def test_who_is_deleted_while_he_is_caught_up_is_proved_gone_later(service
 
 
 async def test_a_tie_is_settled_by_what_clerk_says(service: Service) -> None:
-    await service.deliver("user.updated", Profile(user(1), T3, OLD))
+    await service.deliver("user.created", Profile(user(1), T3, OLD))
     assert await service.deliver("user.updated", Profile(user(1), T3, NOTHING), "msg_2") is Absorbed.DOUBTED
     assert service.claims() == [ClaimKind.REFRESH]
     assert await service.settle_due() == [Settled.UPDATED]
@@ -257,7 +296,7 @@ async def test_a_tie_is_settled_by_what_clerk_says(service: Service) -> None:
 
 
 async def test_a_tie_about_a_user_who_is_gone_writes_nothing_and_removes_nothing(service: Service) -> None:
-    await service.deliver("user.updated", Profile(user(1), T3, OLD))
+    await service.deliver("user.created", Profile(user(1), T3, OLD))
     await service.deliver("user.updated", Profile(user(1), T3, NOTHING), "msg_2")
     service.directory.delete(user(1))
     assert await service.settle_due() == [Settled.GONE]

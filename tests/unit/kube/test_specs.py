@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 import yaml
 
-from controller.core.targets import DEFAULT_TABLES, Action, Deletion, DeletionPolicy, Limits, Role, Spec
+from controller.core.targets import (
+    DEFAULT_TABLES,
+    Action,
+    Deletion,
+    DeletionPolicy,
+    Limits,
+    OnUserCreated,
+    OnUserDeleted,
+    Role,
+    Spec,
+    Webhook,
+)
 from controller.errors import InvalidSpec
 from controller.kube.specs import SecretKeyRef, SecretRefs, read_user_sync
 
@@ -67,7 +78,9 @@ def test_every_field_reaches_the_core() -> None:
         "limits": {"users": 3, "percent": 4, "window": "1h30m"},
         "retention": "7d",
     }
+    document["spec"]["webhook"] = {"onUserCreated": "Ignore", "onUserDeleted": "Holdback", "holdback": "7d"}
     spec = read_user_sync(document).spec
+    assert spec.webhook == Webhook(OnUserCreated.IGNORE, OnUserDeleted.HOLDBACK, timedelta(days=7))
     assert spec.actions == (Action.CLEANUP, Action.FIX_PROGRESS)
     assert (spec.interval, spec.suspend, spec.dry_run) == (timedelta(minutes=90), True, True)
     assert (spec.clerk.instance_id, spec.clerk.rate_limit_share) == ("ins_1a", 7)
@@ -78,6 +91,11 @@ def test_every_field_reaches_the_core() -> None:
     assert spec.target.tables[1].role is Role.DATA
     limits = Limits(3, 4, timedelta(minutes=90))
     assert spec.deletion == Deletion(DeletionPolicy.ERASE, timedelta(hours=2), limits, timedelta(days=7))
+
+
+def test_a_holdback_that_is_not_given_is_a_day() -> None:
+    spec = read_user_sync(with_("spec.webhook", {"onUserDeleted": "Holdback"})).spec
+    assert spec.webhook == Webhook(on_user_deleted=OnUserDeleted.HOLDBACK, holdback=timedelta(hours=24))
 
 
 def test_null_counts_as_absent() -> None:
@@ -147,7 +165,7 @@ def test_a_wrong_field_is_refused_with_its_name_and_the_remedy(
         "spec.deletion.holdback",
         "spec.deletion.limits.rows",
         "spec.clerk.key",
-        "spec.webhook",
+        "spec.webhook.onUserUpdated",
         "extra",
     ],
 )
@@ -230,4 +248,5 @@ def test_the_fields_are_those_of_the_crd() -> None:
             "limits": {"users": {}, "percent": {}, "window": {}},
             "retention": {},
         },
+        "webhook": {"onUserCreated": {}, "onUserDeleted": {}, "holdback": {}},
     }

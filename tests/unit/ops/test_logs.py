@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -56,6 +57,15 @@ def test_kopf_is_quieter_than_the_level(out: io.StringIO, name: str, level: int)
     configure(LogFormat.JSON, "debug", stream=out)
     logging.getLogger(name).log(level, "Handler 'x' succeeded.")
     assert out.getvalue() == ""
+
+
+async def test_a_connection_that_was_cut_is_not_told_twice(out: io.StringIO) -> None:
+    configure(LogFormat.JSON, stream=out)
+    for words in ("unexpected connection_lost() call", "another one"):
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(ConnectionError(words))
+        del future
+    assert ["another one" in line for line in out.getvalue().splitlines()] == [True]
 
 
 def test_below_the_level_nothing_is_written(out: io.StringIO) -> None:

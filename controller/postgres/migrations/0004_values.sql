@@ -34,7 +34,7 @@ COMMENT ON TABLE usersync.owed_values IS
 
 ALTER TABLE usersync.claims DROP CONSTRAINT claims_kind_check;
 ALTER TABLE usersync.claims ADD CONSTRAINT claims_kind_check
-    CHECK (kind IN ('deletion', 'catch_up', 'second_sweep', 'refresh'));
+    CHECK (kind IN ('deletion', 'catch_up', 'second_sweep', 'holdback', 'creation', 'refresh'));
 
 REVOKE ALL ON ALL TABLES IN SCHEMA usersync FROM PUBLIC;
 DO $$
