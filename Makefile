@@ -49,8 +49,8 @@ e2e: setup ## on a real Kubernetes API server, with real kubectl
 	@$(BIN)/python -m tests.support.controlplane build
 	@$(BIN)/pytest $(SIDE_BY_SIDE) tests/e2e
 
-bench: setup ## the figures of docs/performance.md: a sweep at 100,000 users beside the naive way; LARGE=1: one user with 1,000,000 rows; ORPHANS=1: 10,000 orphans out of 1,000,000 users; WEBHOOK=1: events, beside Express
-	@$(BIN)/python -m tests.bench$(if $(LARGE),.large)$(if $(ORPHANS),.orphans)$(if $(WEBHOOK),.webhook)
+bench: setup ## the figures of docs/performance.md: a sweep at 100,000 users beside the naive way; LARGE=1: one user with 1,000,000 rows; ORPHANS=1: 10,000 orphans out of 1,000,000 users; WEBHOOK=1: events, beside Express; VALUES=1: mapped columns
+	@$(BIN)/python -m tests.bench$(if $(LARGE),.large)$(if $(ORPHANS),.orphans)$(if $(WEBHOOK),.webhook)$(if $(VALUES),.values)
 
 docs: setup ## write docs/api.md anew from the CRD
 	@$(BIN)/python -m tests.support.api_reference > docs/api.md

@@ -142,5 +142,7 @@ async def _clerk(
 ) -> AsyncIterator[Clerk]:
     base_url = urls.check(spec.clerk.api_url)
     share = spec.clerk.rate_limit_share / 100 * part
-    async with Clerk.open(credentials.clerk_secret_key, base_url=base_url, share=share, clock=clock) as clerk:
+    async with Clerk.open(
+        credentials.clerk_secret_key, base_url=base_url, share=share, clock=clock, mapping=spec.target.mapping
+    ) as clerk:
         yield clerk

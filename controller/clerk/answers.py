@@ -9,15 +9,22 @@ from __future__ import annotations
 import base64
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from functools import lru_cache
 from http import HTTPStatus
-from typing import Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import msgspec
 
+from controller.clerk.profiles import EPOCH, MinimalUser
 from controller.core.leaving import SigningKey
 from controller.core.users import Environment, Instance, ListedUser, parse_user_id
 from controller.errors import ClerkAnswerOdd
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from controller.clerk.profiles import ProfileReader
 
 RESOURCE_NOT_FOUND = "resource_not_found"
 """The code of a 404 that means: there is no such user."""
@@ -28,20 +35,10 @@ EXPONENT_BITS = range(2, 33)
 
 _T = TypeVar("_T")
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INSTANCE_ID = re.compile("ins_[A-Za-z0-9]+", re.ASCII)
 _CODE = re.compile("[a-z0-9_]{1,80}", re.ASCII)
 _BASE64URL = re.compile("[A-Za-z0-9_-]{2,2000}", re.ASCII)
 _TRACE = re.compile("[A-Za-z0-9-]{1,80}", re.ASCII)
-
-Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]
-"""Since 1970, before the year 10000: what a `datetime` can hold."""
-
-
-class _User(msgspec.Struct):
-    object: str
-    id: str
-    created_at: Milliseconds
 
 
 class _TotalCount(msgspec.Struct):
@@ -85,8 +82,8 @@ class _Errors(msgspec.Struct):
     clerk_trace_id: str | None = None
 
 
-_USER = msgspec.json.Decoder(_User)
-_USERS = msgspec.json.Decoder(list[_User])
+_USER = msgspec.json.Decoder(MinimalUser)
+_USERS = msgspec.json.Decoder(list[MinimalUser])
 _TOTAL_COUNT = msgspec.json.Decoder(_TotalCount)
 _INSTANCE = msgspec.json.Decoder(_Instance)
 _DELETED = msgspec.json.Decoder(_Deleted)
@@ -137,22 +134,24 @@ class Answer:
             return None
 
 
-def read_user(answer: Answer) -> ListedUser:
-    """Return the one user of the body.
+def read_user(answer: Answer, reader: ProfileReader | None = None) -> ListedUser:
+    """Return the one user of the body, with what is mapped of him if there is a `reader`.
 
     Raises:
         ClerkAnswerOdd: it is anything else.
     """
-    return _listed(answer, _decode(answer, _USER, "a user"))
+    decoder = _USER if reader is None else _decoder(reader.type)
+    return _listed(answer, _decode(answer, decoder, "a user"), reader)
 
 
-def read_users(answer: Answer) -> list[ListedUser]:
+def read_users(answer: Answer, reader: ProfileReader | None = None) -> list[ListedUser]:
     """Return the users of the bare array in the body, as many as there are.
 
     Raises:
         ClerkAnswerOdd: not an array, or something in it is not a user of Clerk's form.
     """
-    return [_listed(answer, user) for user in _decode(answer, _USERS, "a list of users")]
+    decoder = _USERS if reader is None else _decoder(list[reader.type])  # type: ignore[name-defined]  # made at run time
+    return [_listed(answer, user, reader) for user in _decode(answer, decoder, "a list of users")]
 
 
 def read_total_count(answer: Answer) -> int:
@@ -220,7 +219,7 @@ def _number(answer: Answer, text: str) -> int:
 
 def milliseconds(moment: datetime) -> int:
     """Return a moment as Clerk writes it."""
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
+    return (moment - EPOCH) // timedelta(milliseconds=1)
 
 
 def _decode(answer: Answer, decoder: msgspec.json.Decoder[_T], expected: str) -> _T:
@@ -232,8 +231,14 @@ def _decode(answer: Answer, decoder: msgspec.json.Decoder[_T], expected: str) ->
         answer.reject(f"the body is not {expected}", error)
 
 
-def _listed(answer: Answer, user: _User) -> ListedUser:
+@lru_cache(maxsize=64)
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
+def _listed(answer: Answer, user: MinimalUser, reader: ProfileReader | None) -> ListedUser:
     user_id = parse_user_id(user.id)
     if user.object != "user" or user_id is None:
         answer.reject("an object in it is not a user with an id of the form user_...")
-    return ListedUser(user_id, _EPOCH + timedelta(milliseconds=user.created_at))
+    profile = None if reader is None else reader.read(user, user_id)
+    return ListedUser(user_id, EPOCH + timedelta(milliseconds=user.created_at), profile)

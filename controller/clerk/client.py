@@ -22,7 +22,8 @@ from controller.clerk.answers import (
     read_users,
 )
 from controller.clerk.limiting import Limiter, requests_allowed
-from controller.clerk.listing import list_users
+from controller.clerk.listing import DEFAULT_BREADTH, list_users
+from controller.clerk.profiles import profile_reader
 from controller.clerk.side_by_side import side_by_side
 from controller.clerk.transport import Patience, Request, Transport, open_transport
 from controller.core.users import Environment, Instance, ListedUser, Presence, UserId, parse_user_id
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from controller.clerk.answers import Answer
+    from controller.clerk.profiles import ProfileReader
     from controller.core.leaving import SigningKey
+    from controller.core.mapping import MappedColumn, Profile
     from controller.core.ports import Clock
 
 FILTER_IDS: Final = 100
@@ -51,17 +54,25 @@ _KEY = re.compile("sk_(live|test)_[!-~]+", re.ASCII)
 class Clerk:
     """One instance, one session, one rate limiter; open it with `Clerk.open`."""
 
-    def __init__(self, transport: Transport, environment: Environment) -> None:
-        """`environment`: what the key says of the instance."""
+    def __init__(self, transport: Transport, environment: Environment, mapping: tuple[MappedColumn, ...] = ()) -> None:
+        """`environment`: what the key says of the instance; `mapping`: what is to be read of users beside their ids."""
         self._transport = transport
         self._environment = environment
+        self._reader = profile_reader(mapping) if mapping else None
         self._instance: Instance | None = None
         self._asking_instance = asyncio.Lock()
 
     @classmethod
     @asynccontextmanager
-    async def open(
-        cls, secret_key: str, *, base_url: str, share: float, clock: Clock, patience: Patience | None = None
+    async def open(  # noqa: PLR0913 - two of them have a default that is right
+        cls,
+        secret_key: str,
+        *,
+        base_url: str,
+        share: float,
+        clock: Clock,
+        mapping: tuple[MappedColumn, ...] = (),
+        patience: Patience | None = None,
     ) -> AsyncGenerator[Self, None]:
         """Open a session, closed at the end.
 
@@ -75,7 +86,7 @@ class Clerk:
         patience = Patience() if patience is None else patience
         limiter = Limiter(requests_allowed(environment, share), clock, patience=patience.longest_silence)
         async with open_transport(secret_key, base_url, limiter, patience) as transport:
-            yield cls(transport, environment)
+            yield cls(transport, environment, mapping)
 
     async def instance(self) -> Instance:
         """Return the instance of the key, asked for once: a key cannot change its instance.
@@ -94,7 +105,7 @@ class Clerk:
         Raises:
             ListingIncomplete: not complete, or not consistent.
         """
-        return list_users(_Users(self._transport))
+        return list_users(_Users(self._transport), DEFAULT_BREADTH, self._reader)
 
     async def find(self, user_ids: Sequence[UserId]) -> Mapping[UserId, datetime]:
         """Ask by the `user_id` filter who of `user_ids` exists, and since when.
@@ -102,13 +113,31 @@ class Clerk:
         Raises:
             ClerkAnswerOdd: somebody is named who was not asked for, or twice.
         """
+        return {user.id: user.created_at for user in await self._find(user_ids, None)}
+
+    @property
+    def maps(self) -> bool:
+        """Whether columns are mapped."""
+        return self._reader is not None
+
+    async def profiles(self, user_ids: Sequence[UserId]) -> Sequence[Profile]:
+        """Ask by the `user_id` filter what is mapped of those of `user_ids` who exist.
+
+        Raises:
+            ClerkAnswerOdd: somebody is named who was not asked for, or twice.
+        """
+        return [user.profile for user in await self._find(user_ids, self._reader) if user.profile is not None]
+
+    async def _find(self, user_ids: Sequence[UserId], reader: ProfileReader | None) -> list[ListedUser]:
         asked = list(dict.fromkeys(user_ids))
         batches = [asked[start : start + FILTER_IDS] for start in range(0, len(asked), FILTER_IDS)]
-        found: dict[UserId, datetime] = {}
+        found: list[ListedUser] = []
         for start in range(0, len(batches), FILTERS_AT_ONCE):
-            answers = await side_by_side(self._filter(batch) for batch in batches[start : start + FILTERS_AT_ONCE])
+            answers = await side_by_side(
+                self._filter(batch, reader) for batch in batches[start : start + FILTERS_AT_ONCE]
+            )
             for users in answers:
-                found.update((user.id, user.created_at) for user in users)
+                found += users
         return found
 
     async def look_up(self, user_id: UserId) -> Presence:
@@ -117,16 +146,29 @@ class Clerk:
         Raises:
             ClerkAnswerOdd: neither this user nor that 404.
         """
+        return Presence.ABSENT if await self._ask_user(user_id, None) is None else Presence.PRESENT
+
+    async def profile(self, user_id: UserId) -> Profile | None:
+        """Ask for what is mapped of one user; None where he is absent, as `look_up` says it.
+
+        Raises:
+            ClerkAnswerOdd: neither this user nor that 404.
+        """
+        user = await self._ask_user(user_id, self._reader)
+        return None if user is None else user.profile
+
+    async def _ask_user(self, user_id: UserId, reader: ProfileReader | None) -> ListedUser | None:
         if parse_user_id(user_id) is None:
             # `count` would be another endpoint, and its answer no user.
             message = "only an id of Clerk's form can be looked up"
             raise ValueError(message)
         answer = await self._transport.ask(Request(f"users/{user_id}", "GET /v1/users/{id}"))
         if _is_missing(answer):
-            return Presence.ABSENT
-        if read_user(answer).id != user_id:
+            return None
+        user = read_user(answer, reader)
+        if user.id != user_id:
             answer.reject("it is another user than the one asked for")
-        return Presence.PRESENT
+        return user
 
     async def signing_keys(self) -> Sequence[SigningKey]:
         """Return the keys that the instance's session tokens are signed with at present.
@@ -171,11 +213,11 @@ class Clerk:
             raise ClerkAnswerOdd(message)
         return instance
 
-    async def _filter(self, user_ids: Sequence[UserId]) -> list[ListedUser]:
+    async def _filter(self, user_ids: Sequence[UserId], reader: ProfileReader | None) -> list[ListedUser]:
         # Without `limit` Clerk returns ten of a hundred, and ninety living users look gone.
         parameters = (("limit", str(FILTER_IDS)), *(("user_id", user_id) for user_id in user_ids))
         answer = await self._transport.ask(Request("users", "GET /v1/users?user_id", parameters))
-        users = read_users(answer)
+        users = read_users(answer, reader)
         named = {user.id for user in users}
         if len(named) < len(users) or not named <= set(user_ids):
             answer.reject("it names a user twice, or one who was not asked for")

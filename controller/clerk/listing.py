@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator
 
     from controller.clerk.answers import Answer
+    from controller.clerk.profiles import ProfileReader
     from controller.core.users import ListedUser, UserId
 
 PAGE: Final = 500
@@ -115,10 +116,11 @@ class Window:
 class Chain:
     """The pages of one window, checked; `finished` once the last one is in."""
 
-    def __init__(self, source: Source, window: Window) -> None:
-        """Nothing is asked yet."""
+    def __init__(self, source: Source, window: Window, reader: ProfileReader | None = None) -> None:
+        """Nothing is asked yet. `reader`: of what is mapped."""
         self.finished = False
         self._source = source
+        self._reader = reader
         self._window = window
         self._filters = window.parameters()
         self._cursor: UserId | None = None
@@ -138,7 +140,7 @@ class Chain:
         if self._cursor is not None and answer.status in _CURSOR_REFUSED:
             self._rewind(answer)
             answer = await self._source.page(self._parameters())
-        users = read_users(answer)
+        users = read_users(answer, self._reader)
         if len(users) > PAGE:
             _reject(f"a page holds {len(users)} users, and {PAGE} were asked for")
         kept = [user for user in users if self._is_new(user) and self._window.owns(user.created_at)]
@@ -191,8 +193,12 @@ class Chain:
         self._repeating = False
 
 
-async def list_users(source: Source, breadth: Breadth = DEFAULT_BREADTH) -> AsyncGenerator[list[ListedUser], None]:
+async def list_users(
+    source: Source, breadth: Breadth = DEFAULT_BREADTH, reader: ProfileReader | None = None
+) -> AsyncGenerator[list[ListedUser], None]:
     """Yield every user once, in pages, in no particular order; close it to end the requests under way.
+
+    With a `reader` each user has what is mapped of him.
 
     Raises:
         ListingIncomplete: the listing contradicts itself, Clerk's counts, or the description of the API.
@@ -201,7 +207,8 @@ async def list_users(source: Source, breadth: Breadth = DEFAULT_BREADTH) -> Asyn
         before = await source.count(())
         windows = await part(source, before, breadth)
         listed = 0
-        async with aclosing(_interleave([Chain(source, window) for window in windows], breadth.chains)) as pages:
+        chains = [Chain(source, window, reader) for window in windows]
+        async with aclosing(_interleave(chains, breadth.chains)) as pages:
             async for page in pages:
                 listed += len(page)
                 yield page

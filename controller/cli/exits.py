@@ -39,7 +39,7 @@ def exit_of_outcome(outcome: Outcome, repairs: frozenset[Action]) -> Exit:
     """Tell what a finished run came to; `repairs` is what it was asked to do, empty for `analyze`.
 
     A dry run and a repair answer for the kinds of drift that they were asked about: `cleanup` ends with 0
-    while profiles are missing, `analyze` does not.
+    while profiles are missing or outdated, `analyze` does not.
     """
     if outcome.held_back is not None:
         return Exit.BLOCKED
@@ -60,7 +60,7 @@ def worst(exits: Iterable[Exit]) -> Exit:
 
 def _asked_about(drift: Drift, repairs: frozenset[Action]) -> int:
     kinds = {
-        Action.FIX_PROGRESS: drift.missing,
+        Action.FIX_PROGRESS: drift.missing + drift.outdated,
         Action.CLEANUP: drift.orphaned,
         Action.FIX_DUPLICATES: drift.duplicates,
     }

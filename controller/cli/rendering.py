@@ -21,17 +21,23 @@ if TYPE_CHECKING:
     from controller.cli.reports import Document
 
 _WIDTH = 120
-_KINDS = {"missing": "Missing a profile", "orphaned": "Orphaned", "duplicated": "With several profiles"}
+_KINDS = {
+    "missing": "Missing a profile",
+    "outdated": "With outdated columns",
+    "orphaned": "Orphaned",
+    "duplicated": "With several profiles",
+}
 _COUNTS = (
     ("clerkUsers", "Clerk users"),
     ("synced", "Synced"),
     ("missingProgress", "Missing"),
+    ("outdated", "Outdated"),
     ("clerkOnly", "Clerk only"),
     ("orphaned", "Orphaned"),
     ("duplicates", "Duplicates"),
     ("foreign", "Foreign"),
 )
-_DRIFT = {"missingProgress", "orphaned", "duplicates"}
+_DRIFT = {"missingProgress", "outdated", "orphaned", "duplicates"}
 
 
 class Output(Enum):

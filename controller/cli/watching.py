@@ -41,7 +41,7 @@ class Terminal:
         self._totals: dict[Phase, int] = {}
         self._tasks: dict[Phase, TaskID] = {}
         self._progress: Progress | None = None
-        self.shown: dict[str, list[str]] = {"missing": [], "orphaned": [], "duplicated": []}
+        self.shown: dict[str, list[str]] = {"missing": [], "outdated": [], "orphaned": [], "duplicated": []}
 
     @property
     def shows(self) -> bool:

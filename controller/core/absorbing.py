@@ -18,9 +18,10 @@ from controller.core.targets import OnUserCreated, OnUserDeleted
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from controller.core.mapping import Profile
     from controller.core.ports import Clock, Directory, Inbox
     from controller.core.proofs import Proof
-    from controller.core.targets import Deletion, Spec, Webhook
+    from controller.core.targets import Deletion, Spec
     from controller.core.users import UserId
 
 PRESENT_DELAYS = (
@@ -60,13 +61,15 @@ class Delivery:
 class Event:
     """What a verified message tells. `user_id` is None if it names no user of Clerk's form.
 
-    `doubtful`: its times are not those of something that has just happened (`core.doubting`).
+    `doubtful`: its times are not those of something that has just happened (`core.doubting`). `profile`: where columns
+    are mapped, and the message describes a user.
     """
 
     type: str
     instance_id: str
     user_id: UserId | None
     doubtful: bool = False
+    profile: Profile | None = None
 
 
 class ClaimKind(Enum):
@@ -76,6 +79,8 @@ class ClaimKind(Enum):
     """`user.deleted` arrived; its proof is owed."""
     CATCH_UP = "catch_up"
     """Something happened to the user while we were suspended."""
+    REFRESH = "refresh"
+    """Mapped columns and an event differ, and it cannot be told which is later."""
     SECOND_SWEEP = "second_sweep"
     """The user was removed; a token that was still valid may have written rows since."""
     HOLDBACK = "holdback"
@@ -91,6 +96,7 @@ ABSORBED = {
     ClaimKind.CATCH_UP: Absorbed.RECORDED,
     ClaimKind.HOLDBACK: Absorbed.HELD,
     ClaimKind.CREATION: Absorbed.DOUBTED,
+    ClaimKind.REFRESH: Absorbed.DOUBTED,
 }
 """What recording a claim of each kind is called; a second sweep is recorded by no event."""
 
@@ -126,6 +132,8 @@ async def absorb(event: Event, delivery: Delivery, spec: Spec, inbox: Inbox) -> 
     if spec.dry_run:
         return Absorbed.DRY_RUN
     kind = _claim_of(event, spec)
+    if kind is None and event.profile is not None:
+        return await inbox.update_profile(delivery, event.profile, inserts=event.type == "user.created")
     if kind is None:
         return await inbox.create_profile(delivery, event.user_id)
     if kind is not ClaimKind.HOLDBACK:
@@ -142,6 +150,8 @@ def _claim_of(event: Event, spec: Spec) -> ClaimKind | None:
         return ClaimKind.CATCH_UP
     if event.type == "user.deleted":
         return ClaimKind.DELETION
+    if event.type == "user.updated":
+        return None if event.profile is not None else ClaimKind.REFRESH
     return ClaimKind.CREATION if event.doubtful else None
 
 
@@ -149,6 +159,8 @@ def _is_asked_for(event_type: str, spec: Spec) -> bool:
     match event_type:
         case "user.created":
             return spec.webhook.on_user_created is not OnUserCreated.IGNORE
+        case "user.updated":
+            return bool(spec.target.mapping)
         case "user.deleted":
             return spec.webhook.on_user_deleted is not OnUserDeleted.IGNORE
         case _:
@@ -163,28 +175,36 @@ async def settle(claim: Claim, spec: Spec, directory: Directory, inbox: Inbox, c
     """
     if claim.kind is ClaimKind.SECOND_SWEEP and await inbox.is_swept(claim):
         return Settled.SWEPT
+    if claim.kind is ClaimKind.REFRESH:
+        return await _refresh(claim, spec, directory, inbox)
     proof = await prove_absence(directory, clock, claim.user_id)
-    if claim.kind is ClaimKind.CREATION and proof is not None:
-        return await _leave_uncreated(claim, inbox)
-    if claim.kind is ClaimKind.CATCH_UP and not _may_catch_up(spec.webhook, lives=proof is None):
+    if claim.kind is ClaimKind.CATCH_UP and not _may_catch_up(spec, lives=proof is None):
         await inbox.discard_claim(claim)
         return Settled.LEFT
-    if proof is not None:
-        return await remove(claim, proof, spec.deletion, inbox)
-    if claim.kind in {ClaimKind.CATCH_UP, ClaimKind.CREATION}:
-        await inbox.settle_by_creation(claim)
-        return Settled.CREATED
-    return await _wait_for_absence(claim, inbox)
+    if proof is None:
+        return await _settle_living(claim, spec, directory, inbox)
+    if claim.kind is ClaimKind.CREATION:
+        return await _leave_uncreated(claim, inbox)
+    return await remove(claim, proof, spec.deletion, inbox)
 
 
-def _may_catch_up(webhook: Webhook, *, lives: bool) -> bool:
+async def _settle_living(claim: Claim, spec: Spec, directory: Directory, inbox: Inbox) -> Settled:
+    if claim.kind not in {ClaimKind.CATCH_UP, ClaimKind.CREATION}:
+        return await _wait_for_absence(claim, inbox)
+    if directory.maps:
+        return await _refresh(claim, spec, directory, inbox)
+    await inbox.settle_by_creation(claim)
+    return Settled.CREATED
+
+
+def _may_catch_up(spec: Spec, *, lives: bool) -> bool:
     """Whether an event that told what Clerk answers now would have its effect.
 
     With a holdback, a deletion has a claim of its own that keeps it.
     """
     if lives:
-        return webhook.on_user_created is not OnUserCreated.IGNORE
-    return webhook.on_user_deleted is OnUserDeleted.IMMEDIATE
+        return spec.webhook.on_user_created is not OnUserCreated.IGNORE or bool(spec.target.mapping)
+    return spec.webhook.on_user_deleted is OnUserDeleted.IMMEDIATE
 
 
 async def _leave_uncreated(claim: Claim, inbox: Inbox) -> Settled:
@@ -205,6 +225,21 @@ async def _wait_for_absence(claim: Claim, inbox: Inbox) -> Settled:
     if await inbox.is_unfinished(claim.user_id):
         return Settled.STOPPED
     return Settled.LIVES if claim.kind is ClaimKind.HOLDBACK else Settled.DISCARDED
+
+
+async def _refresh(claim: Claim, spec: Spec, directory: Directory, inbox: Inbox) -> Settled:
+    """Write what Clerk says now. Whom it does not know is left to `user.deleted` and to the runs."""
+    profile = await directory.profile(claim.user_id) if directory.maps else None
+    if profile is None and claim.kind is not ClaimKind.REFRESH:
+        # Deleted since the look-up: that is to be proved as for everybody else.
+        await inbox.postpone_claim(claim, retry_delay(claim), answered_present=False)
+        return Settled.POSTPONED
+    if profile is None:
+        await inbox.discard_claim(claim)
+        return Settled.GONE
+    inserts = spec.webhook.on_user_created is not OnUserCreated.IGNORE
+    await inbox.settle_by_update(claim, profile, inserts=inserts)
+    return Settled.UPDATED
 
 
 async def remove(claim: Claim, proof: Proof, deletion: Deletion, inbox: Inbox) -> Settled:

@@ -27,6 +27,7 @@ class Drift:
     - `users_with_rows`: users of Clerk's form with a row in any listed table; base of the percentage.
     - `synced`: listed users with a profile row; `missing`: those without one, but for the tombstoned.
     - `clerk_only`: listed users with no row in any table (a part of `missing`).
+    - `outdated`: listed users whose mapped columns hold something else than Clerk says.
     - `orphaned`: users with rows who are not in the listing.
     - `duplicates`: profile rows beyond the first of a user; `duplicated_users`: the users who have them.
     - `retained`: users gone from Clerk whose rows the policy leaves where they are; no part of `orphaned`.
@@ -44,8 +45,9 @@ class Drift:
     foreign: int
     tables: tuple[TableDrift, ...] = ()
     retained: int = 0
+    outdated: int = 0
 
     @property
     def total(self) -> int:
         """The one number of the printer column: users and rows that would have to change."""
-        return self.missing + self.orphaned + self.duplicates
+        return self.missing + self.orphaned + self.duplicates + self.outdated

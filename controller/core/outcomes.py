@@ -53,11 +53,23 @@ class Reduction:
 
 
 @dataclass(frozen=True, slots=True)
+class Updating:
+    """What a batch of updates did: of `users` some column was changed; of `users_left` the database refused one."""
+
+    users: int = 0
+    users_left: int = 0
+
+    def __add__(self, other: Updating) -> Updating:
+        """Sum of two."""
+        return Updating(self.users + other.users, self.users_left + other.users_left)
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What a run did, or with `dry_run` what it would have done.
 
-    `users_spared`: suspects whom the proof found alive; `duplicates_left`: users whose surplus profile rows could
-    not be removed.
+    `profiles_updated`: users whose mapped columns were brought in step; `users_spared`: suspects whom the proof found
+    alive; `duplicates_left`: users whose surplus profile rows could not be removed.
     """
 
     profiles_created: int = 0
@@ -67,6 +79,7 @@ class Changes:
     users_left: int = 0
     users_spared: int = 0
     duplicates_left: int = 0
+    profiles_updated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +127,10 @@ class Absorbed(Enum):
     """A profile row was inserted."""
     PRESENT = "present"
     """The profile row was there already."""
+    UPDATED = "updated"
+    """Mapped columns were brought in step."""
+    OLDER = "older"
+    """The row holds later values than the event's."""
     TOMBSTONED = "tombstoned"
     """The user is deleted, and stays so."""
     CLAIMED = "claimed"
@@ -121,7 +138,8 @@ class Absorbed(Enum):
     HELD = "held"
     """The deletion is recorded, and waits for the holdback to end before it is proved."""
     DOUBTED = "doubted"
-    """A sign-up that does not look like one of just now: a profile follows if Clerk, asked by id, knows the user."""
+    """A sign-up that does not look like one of just now, or mapped columns of which it cannot be told whether row or
+    event is later: what Clerk, asked by id, says follows."""
     RECORDED = "recorded"
     """Suspended: the id is recorded, to be looked up on resume."""
     REPEATED = "repeated"
@@ -145,6 +163,11 @@ class Settled(Enum):
     """Held back, and at the end Clerk knows the user: nothing is to be done."""
     LEFT = "left"
     """Recorded while suspended; what Clerk answers asks for what the resource says to ignore."""
+    """Recorded while suspended; the user lives and has a profile."""
+    UPDATED = "updated"
+    """Clerk was asked; the mapped columns are in step."""
+    GONE = "gone"
+    """Clerk was asked for values of a user whom it does not know; nothing was written."""
     POSTPONED = "postponed"
     """Clerk is away, or still says that the user lives; asked again later."""
     HELD_BACK = "held_back"

@@ -16,6 +16,7 @@ from controller.core.plans import (
     Plan,
     ReduceDuplicates,
     RemoveUsers,
+    UpdateProfiles,
 )
 from controller.core.targets import Action, DeletionPolicy, Limits, Policy
 
@@ -47,6 +48,8 @@ def plan(drift: Drift, suspects: Suspects, policy: Policy, cascades: tuple[str, 
     changes: list[Change] = []
     if Action.FIX_PROGRESS in policy.actions and drift.missing:
         changes.append(CreateProfiles(drift.missing))
+    if Action.FIX_PROGRESS in policy.actions and drift.outdated:
+        changes.append(UpdateProfiles(drift.outdated))
     held_back = None
     if Action.CLEANUP in policy.actions and (drift.orphaned or suspects.contradicted):
         removes_rows = policy.deletion.policy is not DeletionPolicy.RETAIN

@@ -22,6 +22,13 @@ class CreateProfiles:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateProfiles:
+    """Bring the mapped columns of the `users` outdated ones in step."""
+
+    users: int
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveUsers:
     """Remove the `users` who are due, each after his own proof.
 
@@ -46,7 +53,7 @@ class ReduceDuplicates:
     rows: int
 
 
-Change = CreateProfiles | RemoveUsers | ReduceDuplicates
+Change = CreateProfiles | UpdateProfiles | RemoveUsers | ReduceDuplicates
 
 
 class HoldReason(Enum):

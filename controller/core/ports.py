@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from controller.core.absorbing import Backlog, Claim, ClaimKind, Delivery
     from controller.core.approving import HeldSet, SetDigest
     from controller.core.drift import Drift
-    from controller.core.outcomes import Absorbed, Closing, Outcome, Reduction, Removal
+    from controller.core.mapping import Profile
+    from controller.core.outcomes import Absorbed, Closing, Outcome, Reduction, Removal, Updating
     from controller.core.plans import Plan
     from controller.core.proofs import Proof
     from controller.core.receipts import Receipt
@@ -63,6 +64,20 @@ class Directory(Protocol):
 
         Raises:
             ClerkAnswerOdd: neither this user nor the one 404 that proves absence.
+        """
+
+    @property
+    def maps(self) -> bool:
+        """Whether columns are mapped; if not, nothing below is asked."""
+
+    async def profiles(self, user_ids: Sequence[UserId]) -> Sequence[Profile]:
+        """Look again, by the `user_id` filter: what is mapped of those of `user_ids` who exist."""
+
+    async def profile(self, user_id: UserId) -> Profile | None:
+        """Ask for one user by id; None is the one 404 that proves absence.
+
+        Raises:
+            ClerkAnswerOdd: neither this user nor that 404.
         """
 
 
@@ -132,6 +147,9 @@ class Run(Protocol):
     async def record_listed(self, user_ids: Sequence[UserId]) -> None:
         """Add a page of the listing (or users found by the second look) to the desired set."""
 
+    async def record_values(self, profiles: Sequence[Profile]) -> None:
+        """Add what is mapped of listed users; only where columns are mapped."""
+
     async def observe(self) -> Drift:
         """Compare the desired set with the tables; may be called again after changes.
 
@@ -173,6 +191,29 @@ class Run(Protocol):
     async def create_profiles(self, user_ids: Sequence[UserId]) -> int:
         """Insert missing profile rows; returns how many. Never for a tombstoned user, never twice."""
 
+    def outdated(self) -> AsyncGenerator[Sequence[UserId], None]:
+        """Yield the listed users whose mapped columns differ, in batches, in byte order."""
+
+    def behind(self) -> AsyncGenerator[Sequence[UserId], None]:
+        """Yield the outdated, and those whose columns are in step but noted as of an earlier version."""
+
+    async def doubtful(self, user_ids: Sequence[UserId], since: datetime) -> Sequence[UserId]:
+        """Return those who were updated since then, in the very millisecond whose values the row should hold.
+
+        The listing may have been written before all of that millisecond had happened.
+        """
+
+    async def update_profiles(
+        self, user_ids: Sequence[UserId], confirmed: Sequence[Profile], since: datetime
+    ) -> Updating:
+        """Bring the mapped columns of these users in step, never with values older than those noted.
+
+        `confirmed`: what Clerk said, asked again, of those who are `doubtful`; the others of them are left.
+        """
+
+    def misfits(self) -> Sequence[str]:
+        """Say in sentences which values of Clerk's did not fit their columns; those columns are left as they are."""
+
     async def remove_users(self, proofs: Sequence[Proof], terms: RemovalTerms) -> Removal:
         """Tombstone, archive and delete all rows of these users, all of a user or nothing, with a receipt each.
 
@@ -206,6 +247,13 @@ class Inbox(Protocol):
 
     async def create_profile(self, delivery: Delivery, user_id: UserId) -> Absorbed:
         """Insert one profile row under the user's lock, unless tombstoned, there, or repeated."""
+
+    async def update_profile(self, delivery: Delivery, profile: Profile, *, inserts: bool) -> Absorbed:
+        """Bring mapped columns in step with an event, unless tombstoned, later, or repeated; `inserts` a missing row.
+
+        Where it cannot be told who is later, or a row is missing and not to be inserted unasked, the intent to ask
+        Clerk is stored: DOUBTED.
+        """
 
     async def record_claim(
         self, delivery: Delivery, user_id: UserId, kind: ClaimKind, holdback: timedelta | None = None
@@ -253,6 +301,12 @@ class Inbox(Protocol):
     async def settle_by_creation(self, claim: Claim) -> bool:
         """Insert the profile row if it is missing and not tombstoned, and end the claim."""
 
+    async def settle_by_update(self, claim: Claim, profile: Profile, *, inserts: bool = True) -> bool:
+        """Bring the row in step with what Clerk, asked by id, says, and end the claim; `inserts` a missing row.
+
+        Never for a tombstoned user. A claim that a new message began anew meanwhile stays.
+        """
+
     async def postpone_claim(self, claim: Claim, delay: timedelta, *, answered_present: bool) -> None:
         """Let the claim be due again after `delay`, by the database's clock."""
 
@@ -279,6 +333,7 @@ class Phase(Enum):
     OBSERVE = "comparing with the database"
     SECOND_LOOK = "looking again for missing users"
     CREATE = "creating profiles"
+    UPDATE = "updating profiles"
     REMOVE = "removing users"
     REDUCE = "removing duplicate profiles"
 
@@ -290,7 +345,7 @@ class Watcher(Protocol):
         """Note that `done` users (not rows) of the phase are through so far."""
 
     def show(self, kind: str, user_ids: Sequence[UserId]) -> None:
-        """Hear the ids of a kind of drift: `missing`, `orphaned` or `duplicated`. Asked for only if `shows`."""
+        """Hear the ids of a kind of drift, such as `missing` or `orphaned`. Asked for only if `shows`."""
 
     @property
     def shows(self) -> bool:

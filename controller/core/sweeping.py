@@ -14,14 +14,24 @@ from typing import TYPE_CHECKING, assert_never
 
 from controller.core.approving import SetDigest, set_header
 from controller.core.contact import establish
-from controller.core.outcomes import Changes, Outcome, Reduction, Removal
+from controller.core.outcomes import Changes, Outcome, Reduction, Removal, Updating
 from controller.core.planning import plan
-from controller.core.plans import Change, CreateProfiles, HeldBack, HoldReason, Plan, ReduceDuplicates, RemoveUsers
+from controller.core.plans import (
+    Change,
+    CreateProfiles,
+    HeldBack,
+    HoldReason,
+    Plan,
+    ReduceDuplicates,
+    RemoveUsers,
+    UpdateProfiles,
+)
 from controller.core.ports import Phase, RunLabel
 from controller.core.proofs import Proof, prove_absence
 from controller.core.removals import RemovalTerms
 from controller.core.suspects import Suspects, Terms
 from controller.core.targets import Action, DeletionPolicy
+from controller.core.updating import REFUSED, update_profiles
 from controller.errors import ClerkAnswerOdd
 
 if TYPE_CHECKING:
@@ -82,10 +92,10 @@ class Sweeper:
             await self._show(run)
             outcome = Outcome(
                 run.id, found, found, planned, intended(planned), policy.dry_run,
-                users_waiting=suspects.waiting, warnings=inspection.warnings,
+                users_waiting=suspects.waiting, warnings=(*inspection.warnings, *run.misfits()),
             )  # fmt: skip
             if not policy.dry_run:
-                outcome = await self._apply(run, outcome, spec)
+                outcome = await self._apply(run, outcome, spec, started_at - CREATED_MEANWHILE)
             closing = await run.finish(outcome)
         return replace(outcome, closing=closing)
 
@@ -116,6 +126,8 @@ class Sweeper:
         async with aclosing(self.directory.list_users()) as pages:
             async for page in pages:
                 await run.record_listed([user.id for user in page])
+                if self.directory.maps:
+                    await run.record_values([user.profile for user in page if user.profile is not None])
                 listed += len(page)
                 self.watcher.advance(Phase.LIST, listed)
 
@@ -139,6 +151,8 @@ class Sweeper:
                 alive = await self.directory.find(batch)
                 if alive:
                     await run.record_listed(list(alive))
+                if alive and self.directory.maps:
+                    await run.record_values(await self.directory.profiles(list(alive)))
                 present += len(alive)
                 contradicted += sum(created_at < started_at - CREATED_MEANWHILE for created_at in alive.values())
                 looked_at += len(batch)
@@ -152,31 +166,43 @@ class Sweeper:
             return
         for kind, batches in (
             ("missing", run.missing()),
+            ("outdated", run.outdated()),
             ("orphaned", run.orphaned()),
             ("duplicated", run.duplicated()),
         ):
             async for batch in batches:
                 self.watcher.show(kind, batch)
 
-    async def _apply(self, run: Run, outcome: Outcome, spec: Spec) -> Outcome:
+    async def _apply(self, run: Run, outcome: Outcome, spec: Spec, settled_before: datetime) -> Outcome:
         changes = outcome.plan.changes
         declined = deletes(outcome.plan) and not await self.watcher.permit(outcome.plan)
         if declined:
-            changes = tuple(change for change in changes if isinstance(change, CreateProfiles))
+            changes = tuple(change for change in changes if isinstance(change, CreateProfiles | UpdateProfiles))
         done = Changes()
         for change in changes:
             done = await self._carry_out(run, change, done, spec)
+        updated = Updating()
+        if self.directory.maps and Action.FIX_PROGRESS in spec.policy().actions:
+            updated = await update_profiles(run, self.directory, self.watcher, settled_before)
+            done = replace(done, profiles_updated=updated.users)
         alive = 0
         if not declined and finishes(outcome.plan, spec.policy()):
             done, alive = await self._finish_removals(run, done, spec)
         remaining = await run.observe() if changes or done != Changes() else outcome.found
-        warnings = (*outcome.warnings, ALIVE_UNFINISHED.format(alive)) if alive else outcome.warnings
+        warnings = (
+            *outcome.warnings,
+            *([ALIVE_UNFINISHED.format(alive)] if alive else []),
+            *([REFUSED.format(updated.users_left)] if updated.users_left else []),
+        )
         return replace(outcome, remaining=remaining, changes=done, declined=declined, warnings=warnings)
 
     async def _carry_out(self, run: Run, change: Change, done: Changes, spec: Spec) -> Changes:
         match change:
             case CreateProfiles():
                 return replace(done, profiles_created=await self._create_profiles(run))
+            case UpdateProfiles():
+                # After all others: whoever is in step is noted then too, so this is done without such a change as well.
+                return done
             case RemoveUsers():
                 approval = spec.approval if change.approved else None
                 if approval is not None:
@@ -314,7 +340,7 @@ def finishes(planned: Plan, policy: Policy) -> bool:
 
 def deletes(planned: Plan) -> bool:
     """Whether the plan takes rows away."""
-    return any(not isinstance(change, CreateProfiles) for change in planned.changes)
+    return any(not isinstance(change, CreateProfiles | UpdateProfiles) for change in planned.changes)
 
 
 def intended(planned: Plan) -> Changes:
@@ -324,6 +350,8 @@ def intended(planned: Plan) -> Changes:
         match change:
             case CreateProfiles(users):
                 changes = replace(changes, profiles_created=users)
+            case UpdateProfiles(users):
+                changes = replace(changes, profiles_updated=users)
             case RemoveUsers(users):
                 changes = replace(changes, users_removed=changes.users_removed + users)
             case ReduceDuplicates(_, rows):

@@ -9,6 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from controller.core.mapping import MappedColumn
 
 
 class Action(Enum):
@@ -42,12 +46,16 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table of the target; names are plain identifiers, quoted by the adapter."""
+    """One table of the target; names are plain identifiers, quoted by the adapter.
+
+    `values`: the columns that hold what Clerk knows of the user; of the profile table alone.
+    """
 
     name: str
     role: Role = Role.DATA
     user_id_column: str = "user_id"
     created_at_column: str = "created_at"
+    values: tuple[MappedColumn, ...] = ()
 
 
 DEFAULT_TABLES = (
@@ -69,6 +77,11 @@ class Target:
     def profile(self) -> Table:
         """The table with one row per user."""
         return next(table for table in self.tables if table.role is Role.PROFILE)
+
+    @property
+    def mapping(self) -> tuple[MappedColumn, ...]:
+        """The mapped columns of the profile table."""
+        return self.profile.values
 
 
 class DeletionPolicy(Enum):

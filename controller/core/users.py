@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NewType
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from controller.core.mapping import Profile
+
 UserId = NewType("UserId", str)
 """A value of Clerk's form; make one with `parse_user_id`."""
 
@@ -47,10 +49,11 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class ListedUser:
-    """One entry of a listing."""
+    """One entry of a listing; `profile` where columns are mapped."""
 
     id: UserId
     created_at: datetime
+    profile: Profile | None = None
 
 
 class Presence(Enum):

@@ -44,11 +44,14 @@ EDITABLE = frozenset(
         "email_address",
         "external_id",
         "first_name",
+        "image_url",
         "last_name",
         "locked",
+        "phone_number",
         "private_metadata",
         "public_metadata",
         "unsafe_metadata",
+        "updated_at",
         "username",
     }
 )
@@ -182,7 +185,7 @@ class Users:
         return chosen
 
     def edit(self, user_id: str, changes: Mapping[str, Any]) -> None:
-        """Set fields of `EDITABLE`; `updated_at` becomes now.
+        """Set fields of `EDITABLE`; `updated_at` becomes now, unless it is among them.
 
         Raises:
             LookupError: no such user.
@@ -198,7 +201,7 @@ class Users:
             self._order.pop(self._place(user_id))
             self._created[user_id] = kept.pop("created_at")
             insort(self._order, user_id, key=self._key)
-        self._edits[user_id] = {**self._edits.get(user_id, {}), **kept, "updated_at": self._now()}
+        self._edits[user_id] = {**self._edits.get(user_id, {}), "updated_at": self._now()} | kept
 
     def delete(self, user_ids: Iterable[str]) -> list[str]:
         """Remove those of the users who live; return their ids."""
@@ -266,6 +269,10 @@ class Users:
         if edits is not None:
             described.update(edits)
             address = described.pop("email_address", address)
+            if (number := described.pop("phone_number", None)) is not None:
+                phone = _phone_number(user_id, number, created_at)
+                described["phone_numbers"] = [phone]
+                described["primary_phone_number_id"] = phone["id"]
         if address is not None:
             email = _email_address(user_id, address, created_at)
             described["email_addresses"] = [email]
@@ -315,6 +322,28 @@ class Users:
             return False
         place = bisect_left(order, self._key(user_id), low, high, key=self._key)
         return place < high and order[place] == user_id
+
+
+def _phone_number(user_id: str, number: str, created_at: int) -> dict[str, Any]:
+    return {
+        "id": f"idn_2phone{user_id.removeprefix('user_')}",
+        "object": "phone_number",
+        "phone_number": number,
+        "reserved_for_second_factor": False,
+        "default_second_factor": False,
+        "reserved": False,
+        "verification": {
+            "object": "verification_otp",
+            "status": "verified",
+            "strategy": "phone_code",
+            "attempts": 1,
+            "expire_at": created_at + 600_000,
+        },
+        "linked_to": [],
+        "backup_codes": None,
+        "created_at": created_at,
+        "updated_at": created_at,
+    }
 
 
 def _email_address(user_id: str, address: str, created_at: int) -> dict[str, Any]:

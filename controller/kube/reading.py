@@ -52,11 +52,12 @@ def _read_value(hint: Any, value: object, path: str, problems: list[str]) -> Any
     item = _item_struct(base)
     if item is not None and isinstance(value, list):
         items = [read_struct(item, entry, f"{path}[{index}]", problems) for index, entry in enumerate(value)]
-        try:
-            msgspec.convert([None] * len(items), _bare_list(meta), strict=True)
-        except msgspec.ValidationError:
-            problems.append(f"{path}: {_remedy(meta, f'{len(items)} entries are too few or too many')}")
+        _check_number(len(items), meta, path, problems)
         return tuple(items)
+    entry_kind = _entry_struct(base)
+    if entry_kind is not None and isinstance(value, dict):
+        _check_number(len(value), meta, path, problems)
+        return {str(key): read_struct(entry_kind, each, f"{path}[{key}]", problems) for key, each in value.items()}
     try:
         return msgspec.convert(value, hint, strict=True)
     except msgspec.ValidationError as error:
@@ -78,6 +79,18 @@ def _struct_of(base: Any) -> type[msgspec.Struct] | None:
 def _item_struct(base: Any) -> type[msgspec.Struct] | None:
     arguments = typing.get_args(base)
     return _struct_of(arguments[0]) if typing.get_origin(base) is tuple and arguments else None
+
+
+def _entry_struct(base: Any) -> type[msgspec.Struct] | None:
+    arguments = typing.get_args(base)
+    return _struct_of(arguments[1]) if typing.get_origin(base) is dict and arguments else None
+
+
+def _check_number(number: int, meta: tuple[msgspec.Meta, ...], path: str, problems: list[str]) -> None:
+    try:
+        msgspec.convert([None] * number, _bare_list(meta), strict=True)
+    except msgspec.ValidationError:
+        problems.append(f"{path}: {_remedy(meta, f'{number} entries are too few or too many')}")
 
 
 def _bare_list(metas: tuple[msgspec.Meta, ...]) -> Any:

@@ -27,6 +27,7 @@ def drift_shape(drift: Drift) -> dict[str, Any]:
         "missingProgress": drift.missing,
         "orphaned": drift.orphaned,
         "duplicates": drift.duplicates,
+        "outdated": drift.outdated,
         "clerkOnly": drift.clerk_only,
         "foreign": drift.foreign,
         "retained": drift.retained,
@@ -41,6 +42,7 @@ def changes_shape(changes: Changes) -> dict[str, Any]:
     """Write `status.changes`."""
     return {
         "profilesCreated": changes.profiles_created,
+        "profilesUpdated": changes.profiles_updated,
         "usersRemoved": changes.users_removed,
         "rowsRemoved": changes.rows_removed,
         "duplicatesRemoved": changes.duplicates_removed,
@@ -91,6 +93,7 @@ def summarize(outcome: Outcome) -> str:
         text
         for count, text in (
             (changes.profiles_created, f"{_counted(changes.profiles_created, 'profile')} created"),
+            (changes.profiles_updated, f"{_counted(changes.profiles_updated, 'profile')} updated"),
             (changes.users_removed, f"{_counted(changes.users_removed, 'user')} removed{_rows(changes)}"),
             (changes.duplicates_removed, f"{_counted(changes.duplicates_removed, 'duplicate')} removed"),
             (changes.users_left, f"{_counted(changes.users_left, 'user')} could not be removed"),
@@ -117,6 +120,7 @@ def describe_drift(drift: Drift) -> str:
         f"{count} {word}"
         for count, word in (
             (drift.missing, "without a profile"),
+            (drift.outdated, "with outdated columns"),
             (drift.orphaned, "orphaned"),
             (drift.duplicates, "duplicate profile" if drift.duplicates == 1 else "duplicate profiles"),
         )

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from controller.core import targets
+from controller.core import mapping, targets
 from controller.errors import InvalidSpec
 from controller.kube.durations import parse_duration
 from controller.kube.reading import read_struct
@@ -36,6 +36,8 @@ APPROVE_DELETION = f"{GROUP}/approve-deletion"
 IDENTIFIER_BYTES = 63
 """PostgreSQL cuts longer identifiers silently, and would find another table or none."""
 INTERVAL_MIN_SECONDS = 30
+VALUES_MAX = 32
+TEXT_BYTES_MAX = 256
 DURATIONS = (
     ("spec", "deletion", "gracePeriod"),
     ("spec", "deletion", "retention"),
@@ -111,11 +113,22 @@ class _Database(_Struct, frozen=True):
     schema: _Identifier = "public"
 
 
+class _Value(_Struct, frozen=True):
+    from_: Annotated[
+        str | None, msgspec.Meta(description=f"write one of {', '.join(mapping.FIELDS)}, or publicMetadata.NAME")
+    ] = msgspec.field(name="from", default=None)
+    value: Annotated[str | int | None, msgspec.Meta(description="write a text or a whole number")] = None
+
+
 class _Table(_Struct, frozen=True):
     name: _Identifier
     role: Annotated[str, msgspec.Meta(pattern="^(Profile|Data)$", description="write Profile or Data")] = "Data"
     user_id_column: _Identifier = "user_id"
     created_at_column: _Identifier = "created_at"
+    values: Annotated[
+        dict[str, _Value],
+        msgspec.Meta(max_length=VALUES_MAX, description=f"map at most {VALUES_MAX} columns, each as {{from: FIELD}}"),
+    ] = {}
 
 
 class _Limits(_Struct, frozen=True):
@@ -334,6 +347,27 @@ def _faults_of_tables(tables: tuple[_Table, ...]) -> list[str]:
         ):
             if not _is_identifier(value):
                 faults.append(f"spec.tables[{index}].{field}: write the plain name, 1 to 63 bytes, unquoted")
+        faults += _faults_of_values(f"spec.tables[{index}]", table)
+    return faults
+
+
+def _faults_of_values(where: str, table: _Table) -> list[str]:
+    faults: list[str] = []
+    if table.values and table.role != "Profile":
+        faults.append(f"{where}.values: only the Profile table can have values; take them out, or correct the role")
+    for column, value in table.values.items():
+        at = f"{where}.values[{column}]"
+        if not _is_identifier(column):
+            faults.append(f"{where}.values: {column!r} is no column; write the plain name, 1 to 63 bytes, unquoted")
+        if column in {table.user_id_column, table.created_at_column}:
+            faults.append(f"{where}.values: {column!r} is written by usersync itself; take it out")
+        if (value.from_ is None) == (value.value is None):
+            faults.append(f"{at}: write exactly one of from and value")
+        if value.from_ is not None and (len(value.from_) > TEXT_BYTES_MAX or mapping.parse_field(value.from_) is None):
+            known = f"{', '.join(mapping.FIELDS)}, or publicMetadata. and a path into it"
+            faults.append(f"{at}.from: {value.from_!r} is no field that can be mapped; write {known}")
+        if isinstance(value.value, str) and ("\0" in value.value or len(value.value) > TEXT_BYTES_MAX):
+            faults.append(f"{at}.value: write at most {TEXT_BYTES_MAX} letters, none of them NUL")
     return faults
 
 
@@ -374,10 +408,7 @@ def _spec(spec: _Spec, name: str) -> targets.Spec:
         clerk=targets.ClerkSource(spec.clerk.api_url, spec.clerk.instance_id or None, spec.clerk.rate_limit_share),
         target=targets.Target(
             spec.database.schema,
-            tuple(
-                targets.Table(table.name, targets.Role(table.role), table.user_id_column, table.created_at_column)
-                for table in spec.tables
-            ),
+            tuple(_table(table) for table in spec.tables),
         ),
         actions=tuple(targets.Action(action) for action in spec.actions),
         interval=_duration(spec.interval),
@@ -392,6 +423,19 @@ def _spec(spec: _Spec, name: str) -> targets.Spec:
             _duration(spec.account_deletion.reverify_within),
         ),
     )
+
+
+def _table(table: _Table) -> targets.Table:
+    values = tuple(mapping.MappedColumn(column, _source(value)) for column, value in table.values.items())
+    role = targets.Role(table.role)
+    return targets.Table(table.name, role, table.user_id_column, table.created_at_column, values)
+
+
+def _source(value: _Value) -> mapping.Field | mapping.Constant:
+    field = mapping.parse_field(value.from_) if value.from_ is not None else None
+    if field is not None:
+        return field
+    return mapping.Constant(value.value if value.value is not None else "")  # one of the two, by `_faults`
 
 
 def _webhook(webhook: _Webhook) -> targets.Webhook:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from controller.core.targets import Target
     from controller.postgres.connections import Transaction
 
-_SQL: Final = load("restoring")
+_SQL: Final = load("restoring") | load("updating")
 TRACES: Final = (
     "forget_suspect",
     "forget_held_user",
@@ -33,6 +33,8 @@ TRACES: Final = (
     "forget_listed_user",
     "forget_drifted_user",
     "forget_places_user",
+    "forget_listed_values_user",
+    "forget_owed_values_user",
 )
 """Queries that forget a user in each table of ours that may name him; the archive is `removing`'s."""
 

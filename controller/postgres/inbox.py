@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
@@ -42,22 +43,26 @@ from controller.postgres.removing import (
 )
 from controller.postgres.restoring import own_request
 from controller.postgres.shapes import describe
+from controller.postgres.updating import Writing, describe_writing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from controller.core.absorbing import Delivery
+    from controller.core.mapping import Profile
     from controller.core.ports import Clock
     from controller.core.proofs import Proof
     from controller.core.receipts import Receipt
     from controller.core.targets import Deletion, Target
     from controller.postgres.connections import Transaction
+    from controller.postgres.shapes import Shape
 
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
 _SQL: Final = load("inbox")
+_UPDATING: Final = load("updating")
 EVENT: Final = "user.deleted event"
 """On whose request, in receipts."""
 
@@ -83,6 +88,26 @@ class PostgresInbox:
     async def create_profile(self, delivery: Delivery, user_id: UserId) -> Absorbed:
         """Insert one profile row under the user's lock, unless buried, there, or repeated."""
         return await self._grouping.fulfil(Errand(delivery, user_id))
+
+    async def update_profile(self, delivery: Delivery, profile: Profile, *, inserts: bool) -> Absorbed:
+        """Bring mapped columns in step with an event, or insert the row; where in doubt, store the intent to ask."""
+        user_id = profile.user_id
+
+        async def update(transaction: Transaction, *, sparing: bool = False) -> Absorbed:
+            await lock_users(transaction, self.target.schema, [user_id])
+            if not await self._is_new(transaction, delivery):
+                return Absorbed.REPEATED
+            if await buried(transaction, self.target.schema, [user_id]):
+                return Absorbed.TOMBSTONED
+            writing = await self._writing(transaction, sparing=sparing)
+            absorbed = await writing.keep_in_step(transaction, profile, confirmed=False, inserts=inserts)
+            if absorbed is Absorbed.DOUBTED:
+                await transaction.change(
+                    _SQL["record_claims"], self.target.schema, [user_id], [ClaimKind.REFRESH.value]
+                )
+            return absorbed
+
+        return await self._sparing(update)
 
     async def record_claim(
         self, delivery: Delivery, user_id: UserId, kind: ClaimKind, holdback: timedelta | None = None
@@ -263,6 +288,20 @@ class PostgresInbox:
 
         return await self._creating(create)
 
+    async def settle_by_update(self, claim: Claim, profile: Profile, *, inserts: bool = True) -> bool:
+        """Bring the row in step with what Clerk, asked by id, says, and end the claim unless it was begun anew."""
+
+        async def update(transaction: Transaction, *, sparing: bool = False) -> bool:
+            await lock_users(transaction, self.target.schema, [claim.user_id])
+            await transaction.change(_UPDATING["end_refresh"], claim.id)
+            if await buried(transaction, self.target.schema, [claim.user_id]):
+                return False
+            writing = await self._writing(transaction, sparing=sparing)
+            absorbed = await writing.keep_in_step(transaction, profile, confirmed=True, inserts=inserts)
+            return absorbed in {Absorbed.CREATED, Absorbed.UPDATED}
+
+        return await self._sparing(update)
+
     async def postpone_claim(self, claim: Claim, delay: timedelta, *, answered_present: bool) -> None:
         """Let the claim be due again after `delay`, by the database's clock."""
 
@@ -304,9 +343,32 @@ class PostgresInbox:
         except RowsHeld as held:
             raise unsupported(self.target.schema, self.target.profile.name, held) from held
 
+    async def _sparing(self, work: Callable[..., Awaitable[T]]) -> T:
+        """Do the work; where the database refuses a value, again without what it refuses."""
+        try:
+            return await self.connections.transact(work)
+        except RowsHeld:
+            return await self._creating(partial(work, sparing=True))
+
     async def _insert(self, transaction: Transaction, user_id: UserId) -> bool:
+        return bool(await insert_profiles(transaction, await self._profile(transaction), [user_id]))
+
+    async def _writing(self, transaction: Transaction, *, sparing: bool) -> Writing:
+        writing = await describe_writing(transaction, await self._profile(transaction))
+        if writing is None:
+            message = "values of users without a column that is mapped"
+            raise ValueError(message)
+        return replace(writing, sparing=sparing)
+
+    async def _profile(self, transaction: Transaction) -> Shape:
         profile = (await describe(transaction, self.target)).profile
         if profile is None:
             message = f"The profile table {self.target.schema}.{self.target.profile.name} does not exist; create it."
             raise TableUnsupported(message)
-        return bool(await insert_profiles(transaction, profile, [user_id]))
+        return profile
+
+    async def _is_new(self, transaction: Transaction, delivery: Delivery) -> bool:
+        recorded = await transaction.rows(
+            _SQL["record_deliveries"], self.target.schema, [delivery.message_id], [delivery.event_type]
+        )
+        return bool(recorded)

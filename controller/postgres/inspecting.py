@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from controller.core.ports import Inspection
 from controller.postgres.queries import load, quoted
 from controller.postgres.shapes import NAMED_AT_MOST, describe
+from controller.postgres.updating import describe_writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ async def inspect_target(transaction: Transaction, target: Target) -> Inspection
         TablesMissing, TableUnsupported, RoleSeesNotAll, DatabaseRefused: as `shapes.describe`.
     """
     shapes = await describe(transaction, target)
+    writing = await describe_writing(transaction, shapes.profile)
     unlisted = await transaction.rows(
         _SQL["unlisted_tables"],
         target.schema,
@@ -40,6 +42,7 @@ async def inspect_target(transaction: Transaction, target: Target) -> Inspection
         *_of_missing(shapes, target),
         *_of_indexes(shapes),
         *_of_profile(shapes.profile),
+        *(writing.columns.warnings() if writing is not None else ()),
         *_of_unlisted(target, unlisted),
         *_of_cycle(shapes),
         *cascades[:NAMED_AT_MOST],
@@ -77,9 +80,11 @@ def _of_profile(profile: Shape | None) -> Iterator[str]:
             f"{name} has no column {profile.table.created_at_column}: of several profile rows of a user the first by "
             "primary key is kept, not the oldest."
         )
-    if profile.required:
+    mapped = {each.column for each in profile.table.values}
+    required = [column for column in profile.required if column not in mapped]
+    if required:
         yield (
-            f"Profiles cannot be created in {name}: {', '.join(profile.required)} may not be NULL and has no default. "
+            f"Profiles cannot be created in {name}: {', '.join(required)} may not be NULL and has no default. "
             "Give it a default (ALTER TABLE ... ALTER COLUMN ... SET DEFAULT ...)."
         )
 

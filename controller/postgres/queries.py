@@ -34,6 +34,8 @@ FRAGMENTS: Final = frozenset(
         "child_user_id",
         "definitions",
         "alike",
+        "differs",
+        "assignments",
     }
 )
 """Placeholders for SQL that this package has put together from other queries and from quoted identifiers."""

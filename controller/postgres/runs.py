@@ -7,8 +7,9 @@ transaction here begins by holding the fence. Used by `database`.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -16,11 +17,11 @@ from uuid import uuid4
 
 import structlog
 
-from controller.core.outcomes import Reduction, Removal
+from controller.core.outcomes import Reduction, Removal, Updating
 from controller.core.targets import DeletionPolicy
 from controller.core.users import UserId
 from controller.errors import UserSyncError
-from controller.postgres import suspecting
+from controller.postgres import suspecting, updating
 from controller.postgres.connections import ATTEMPTS, LONG
 from controller.postgres.creating import buried, insert_profiles, lock_users, only_missing, unsupported
 from controller.postgres.expiring import purge
@@ -45,13 +46,16 @@ from controller.postgres.removing import (
 )
 from controller.postgres.reporting import outcome_json
 from controller.postgres.shapes import describe
+from controller.postgres.updating import Owed, Writing, describe_writing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from controller.core.approving import HeldSet, SetDigest
     from controller.core.drift import Drift
+    from controller.core.mapping import Profile
     from controller.core.outcomes import Closing, Outcome
     from controller.core.ports import Clock, RunLabel
     from controller.core.proofs import Proof
@@ -77,17 +81,22 @@ UNFINISHED: Final = ("Unfinished", "The run ended without a report.")
 
 @dataclass(slots=True)
 class PostgresRun:
-    """A `core.ports.Run`. `places_noted_at` in seconds of the clock; None: not yet, or void."""
+    """A `core.ports.Run`. `places_noted_at` in seconds of the clock; None: not yet, or void.
+
+    `writing`: of mapped columns, None where there are none. `misfitting`: values that did not fit, by column.
+    """
 
     lock: RunLock
     label: RunLabel
     target: Target
     shapes: Shapes
+    writing: Writing | None
     clock: Clock
     bounds: Bounds
     recorded: int = field(default=0, init=False)
     finished: bool = field(default=False, init=False)
     places_noted_at: float | None = field(default=None, init=False)
+    misfitting: Counter[str] = field(default_factory=Counter, init=False)
     halving: Halving = field(default_factory=Halving, init=False)
 
     @property
@@ -106,13 +115,24 @@ class PostgresRun:
         await self.lock.transact(record)
         self.recorded += len(user_ids)
 
+    async def record_values(self, profiles: Sequence[Profile]) -> None:
+        """Add what is mapped of listed users."""
+        if self.writing is None or not profiles:
+            return
+        columns = self.writing.columns
+        owed = [Owed(each.user_id, each.updated_at, tuple(columns.fields(each, self.misfitting))) for each in profiles]
+        await self.lock.transact(lambda transaction: updating.record_values(transaction, self.lock.run_id, owed))
+
     async def observe(self) -> Drift:
         """Compare the desired set with the tables."""
         retains = self.label.policy.deletion.policy is DeletionPolicy.RETAIN
         observation = Observation(self.lock.run_id, self.recorded, self.target, self.shapes, retains)
 
         async def compare(transaction: Transaction) -> Drift:
-            return await observe(transaction, observation)
+            found = await observe(transaction, observation)
+            if self.writing is None:
+                return found
+            return replace(found, outdated=await updating.note_owed(transaction, self.lock.run_id, self.writing))
 
         async def note(transaction: Transaction) -> None:
             await note_users(transaction, self.target.schema, drift.users_with_rows)
@@ -156,6 +176,24 @@ class PostgresRun:
         """Yield the listed, not buried users without a profile row."""
         async for batch in self._drifted("missing"):
             yield batch
+
+    async def outdated(self) -> AsyncGenerator[Sequence[UserId], None]:
+        """Yield the listed users whose mapped columns differ."""
+        async for batch in self._owed(updating.OUTDATED):
+            yield batch
+
+    async def behind(self) -> AsyncGenerator[Sequence[UserId], None]:
+        """Yield the outdated, and those who are in step, but noted as of an earlier version."""
+        async for batch in self._owed(updating.BEHIND):
+            yield batch
+
+    async def _owed(self, kinds: Sequence[str]) -> AsyncGenerator[list[UserId], None]:
+        async def read(after: str, transaction: Transaction) -> list[UserId]:
+            return await updating.owed_page(transaction, self.lock.run_id, kinds, after, PAGE)
+
+        if self.writing is not None:
+            async for page in self._pages(read):
+                yield page
 
     async def orphaned(self) -> AsyncGenerator[Sequence[UserId], None]:
         """Yield the users with rows who are not in the desired set."""
@@ -210,6 +248,8 @@ class PostgresRun:
         profile = self.shapes.profile
         if profile is None or not user_ids:
             return 0
+        if self.writing is not None:
+            return await self._create_with_values(self.writing, user_ids)
 
         async def create(transaction: Transaction) -> int:
             await lock_users(transaction, self.target.schema, user_ids)
@@ -221,6 +261,81 @@ class PostgresRun:
             return await self.lock.transact(create)
         except RowsHeld as held:
             raise unsupported(profile.schema, profile.name, held) from held
+
+    async def _create_with_values(self, writing: Writing, user_ids: Sequence[UserId]) -> int:
+        created: set[str] = set()
+
+        async def attempt(batch: Sequence[UserId], attempts: int) -> None:
+            async def create(transaction: Transaction, writing: Writing = writing) -> set[str]:
+                await lock_users(transaction, self.target.schema, batch)
+                wanted = await only_missing(transaction, self.lock.run_id, batch)
+                wanted -= await buried(transaction, self.target.schema, batch)
+                owed = await updating.owed_among(transaction, self.lock.run_id, self.target.schema, batch)
+                return await writing.insert(transaction, [each for each in owed if each.user_id in wanted])
+
+            try:
+                created.update(await self.lock.transact(create, attempts=attempts))
+            except RowsHeld as held:
+                if not writing.may_spare(held):
+                    raise unsupported(writing.shape.schema, writing.shape.name, held) from held
+                if len(batch) > 1:
+                    raise
+                created.update(await self.lock.transact(partial(create, writing=replace(writing, sparing=True))))
+
+        def give_up(user_id: UserId, held: Held) -> None:
+            log.warning("profile_not_created", reason=str(held))
+            log.debug("profile_not_created", user_id=user_id)
+
+        await self.halving.go(user_ids, attempt, give_up)
+        return len(created)
+
+    async def doubtful(self, user_ids: Sequence[UserId], since: datetime) -> Sequence[UserId]:
+        """Return those who were updated since then, in the millisecond that is noted of their row."""
+        owed = await self.lock.transact(
+            lambda transaction: updating.owed_among(transaction, self.lock.run_id, self.target.schema, user_ids)
+        )
+        return [each.user_id for each in owed if not each.is_settled(since)]
+
+    async def update_profiles(
+        self, user_ids: Sequence[UserId], confirmed: Sequence[Profile], since: datetime
+    ) -> Updating:
+        """Bring the mapped columns of these users in step, never with values older than those noted."""
+        writing = self.writing
+        if writing is None:
+            return Updating()
+        fresh = {each.user_id: each for each in confirmed}
+        total = Updating()
+
+        async def attempt(batch: Sequence[UserId], attempts: int) -> None:
+            nonlocal total
+
+            async def update(transaction: Transaction, writing: Writing = writing) -> set[str]:
+                await lock_users(transaction, self.target.schema, batch)
+                gone = await buried(transaction, self.target.schema, batch)
+                owed = await updating.owed_among(transaction, self.lock.run_id, self.target.schema, batch)
+                due = [writing.due(each, fresh.get(each.user_id), since) for each in owed if each.user_id not in gone]
+                return await writing.update(transaction, [each for each in due if each is not None])
+
+            try:
+                total += Updating(len(await self.lock.transact(update, attempts=attempts)))
+            except RowsHeld:
+                if len(batch) > 1:
+                    raise
+                updated = await self.lock.transact(partial(update, writing=replace(writing, sparing=True)))
+                total += Updating(len(updated), users_left=1)
+
+        def give_up(user_id: UserId, held: Held) -> None:
+            nonlocal total
+            log.warning("values_left", reason=str(held))
+            log.debug("values_left", user_id=user_id)
+            total += Updating(users_left=1)
+
+        await self.halving.go(user_ids, attempt, give_up)
+        return total
+
+    def misfits(self) -> Sequence[str]:
+        """Say in sentences which values of Clerk's did not fit their columns."""
+        return [] if self.writing is None else self.writing.columns.misfits(self.misfitting)
 
     async def remove_users(self, proofs: Sequence[Proof], terms: RemovalTerms) -> Removal:
         """Tombstone, archive and delete all rows of these users, all of a user or nothing."""
@@ -349,6 +464,8 @@ class PostgresRun:
         async def close(transaction: Transaction) -> Closing:
             await transaction.change(_SQL["finish_run"], self.lock.run_id, outcome_json(outcome))
             await chain(transaction, self.target.schema)
+            if self.writing is not None and outcome.found.clerk_users:
+                await updating.forget_strangers(transaction, self.lock.run_id, self.target.schema)
             return await closing(transaction, self.target.schema)
 
         closed = await self.lock.transact(close, limits=LONG)
@@ -367,12 +484,13 @@ async def begin_run(  # noqa: PLR0913 - what a database is opened with, and the 
         TargetBusy: another run holds the lock and its heart beats.
     """
 
-    async def look(transaction: Transaction) -> Shapes:
-        return await describe(transaction, target)
+    async def look(transaction: Transaction) -> tuple[Shapes, Writing | None]:
+        shapes = await describe(transaction, target)
+        return shapes, await describe_writing(transaction, shapes.profile)
 
-    shapes = await connections.transact(look)
+    shapes, writing = await connections.transact(look)
     lock = await acquire(connections, target.schema, uuid4(), label.holder, times)
-    run = PostgresRun(lock, label, target, shapes, clock, bounds)
+    run = PostgresRun(lock, label, target, shapes, writing, clock, bounds)
     try:
         await lock.transact(lambda transaction: _open(transaction, lock, label), limits=LONG)
         async with lock.beating(times.beat):
@@ -397,7 +515,7 @@ async def _open(transaction: Transaction, lock: RunLock, label: RunLabel) -> Non
 
 
 async def _forget(transaction: Transaction, run_ids: Sequence[UUID]) -> None:
-    for query in ("forget_listed", "forget_drifted", "forget_places"):
+    for query in ("forget_listed", "forget_drifted", "forget_places", "forget_listed_values", "forget_owed_values"):
         # As texts: for an array of uuid asyncpg would ask for the type, and set `jit` for the session.
         await transaction.change(_SQL[query], [str(run_id) for run_id in run_ids])
 

@@ -62,6 +62,7 @@ class Metrics:
         """Note what a good run left and did."""
         for kind, count in (
             ("missing", left.missing),
+            ("outdated", left.outdated),
             ("orphaned", left.orphaned),
             ("duplicates", left.duplicates),
             ("foreign", left.foreign),

@@ -1,4 +1,4 @@
-"""What a verified message tells, of which only a few fields are read.
+"""What a verified message tells, of which only a few fields are read, and of the user what is mapped.
 
 Decides what is malformed; never what an event asks for, which is `core.absorbing`. Used by `webhooks`.
 """
@@ -6,14 +6,22 @@ Decides what is malformed; never what an event asks for, which is `core.absorbin
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from controller.clerk import profile_reader
 from controller.core.absorbing import Event
 from controller.core.doubting import is_doubtful
 from controller.core.users import parse_user_id
 from controller.web.refusals import RefusalKind, Refused
+
+if TYPE_CHECKING:
+    from controller.core.mapping import MappedColumn, Profile
+    from controller.core.users import UserId
+
+DESCRIBING = frozenset({"user.created", "user.updated"})
+"""Types whose data is a whole user."""
 
 
 class _Envelope(msgspec.Struct):
@@ -39,8 +47,10 @@ _envelopes = msgspec.json.Decoder(_Envelope)
 _users = msgspec.json.Decoder(_User)
 
 
-def read_event(body: bytes) -> Event:
+def read_event(body: bytes, mapping: tuple[MappedColumn, ...] = ()) -> Event:
     """Read the body of a verified message; a user is looked for in `user.*` alone.
+
+    What is mapped is left out where the message does not describe a user as Clerk does, as an example may not.
 
     Raises:
         Refused: it is not JSON, not an object, or lacks what every event has.
@@ -52,5 +62,18 @@ def read_event(body: bytes) -> Event:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = "The body is not an event: a JSON object with type, instance_id and data."
         raise Refused(RefusalKind.MALFORMED_BODY, message) from error
-    doubtful = is_doubtful(envelope.timestamp, user.created_at, datetime.now(UTC))
-    return Event(envelope.type, envelope.instance_id, parse_user_id(user.id), doubtful)
+    mapped = bool(mapping) and envelope.type in DESCRIBING
+    named = parse_user_id(user.id)
+    return Event(
+        envelope.type,
+        envelope.instance_id,
+        named,
+        is_doubtful(envelope.timestamp, user.created_at, datetime.now(UTC)),
+        _read_profile(envelope.data, named, mapping) if mapped and named is not None else None,
+    )
+
+
+def _read_profile(data: msgspec.Raw, user_id: UserId, mapping: tuple[MappedColumn, ...]) -> Profile | None:
+    reader = profile_reader(mapping)
+    user = reader.decode(data)
+    return None if user is None else reader.read(user, user_id)

@@ -120,7 +120,7 @@ class Webhooks:
         try:
             body = await _read_body(request, self.bounds.body_seconds)
             message_id = await endpoint.verify(request.headers, body)
-            event = read_event(body)
+            event = read_event(body, endpoint.spec.target.mapping)
             delivery = Delivery(message_id, event.type)
             async with endpoint.borrow() as opened:
                 self._check_instance(event, delivery, endpoint, opened)

@@ -24,6 +24,7 @@ from controller.runtime import SystemClock
 from tests.bench.measuring import peak_memory
 from tests.bench.ours import Timing
 from tests.bench.population import Population, user_id
+from tests.support.fakes.unmapped import Unmapped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -40,7 +41,7 @@ SIGNED_UP = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
+class Answering(Unmapped):
     """A `core.ports.Directory` that knows all users but the orphans."""
 
     population: Population

@@ -58,6 +58,7 @@ async def test_from_apply_to_mended_tables(stage: Stage) -> None:
     status = await stage.until_run()
     assert status["changes"] == {
         "profilesCreated": 10,
+        "profilesUpdated": 0,
         "usersRemoved": 3,
         "rowsRemoved": 21,
         "duplicatesRemoved": 1,
@@ -79,6 +80,7 @@ async def test_the_status_says_what_was_found_and_when_the_next_run_is(stage: St
         "missingProgress": 0,
         "orphaned": 0,
         "duplicates": 0,
+        "outdated": 0,
         "clerkOnly": 0,
         "foreign": 1,
         "retained": 0,

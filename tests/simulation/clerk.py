@@ -17,6 +17,7 @@ from controller.errors import ClerkAnswerOdd, ClerkRefused, ClerkUnavailable, Li
 from tests.simulation.connections import ACTOR
 from tests.simulation.crashes import Fate, Killed
 from tests.simulation.loop import START
+from tests.support.fakes.unmapped import Unmapped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -76,7 +77,7 @@ class Clerk:
 
 
 @dataclass
-class LyingDirectory:
+class LyingDirectory(Unmapped):
     """A `Directory` with one key; it is of the other instance if it was opened while the key was exchanged."""
 
     clerk: Clerk

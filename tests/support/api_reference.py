@@ -50,6 +50,7 @@ def _rows(schema: dict[str, Any], path: str) -> Iterator[str]:
         yield f"| `{own}` | {_type(field)} | {default} | {_meaning(field)} |\n"
         yield from _rows(field, f"{own}.")
         yield from _rows(field.get("items", {}), f"{own}[].")
+        yield from _rows(field.get("additionalProperties", {}), f"{own}.NAME.")
 
 
 def _meaning(field: dict[str, Any]) -> str:
@@ -60,6 +61,8 @@ def _meaning(field: dict[str, Any]) -> str:
 def _type(field: dict[str, Any]) -> str:
     if "enum" in field:
         return " \\| ".join(f"`{value}`" for value in field["enum"])
+    if field.get("x-kubernetes-int-or-string"):
+        return "string or integer"
     if field["type"] == "array":
         return f"list of {_type(field['items'])}"
     bounds = [f"{sign} {field[key]}" for key, sign in (("minimum", "≥"), ("maximum", "≤")) if key in field]

@@ -15,6 +15,7 @@ from controller.emulator import ClerkEmulator, EmulatorSettings, Endpoint, Fault
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence
 
+    from controller.core.mapping import MappedColumn
     from controller.core.users import Instance
 
 UNHURRIED = EmulatorSettings(rate_limit=None)
@@ -42,11 +43,20 @@ class MonotonicClock:
 
 @asynccontextmanager
 async def clerk_of(
-    emulator: ClerkEmulator, *, share: float = 1.0, patience: Patience = HASTY
+    emulator: ClerkEmulator,
+    *,
+    share: float = 1.0,
+    patience: Patience = HASTY,
+    mapping: tuple[MappedColumn, ...] = (),
 ) -> AsyncGenerator[Clerk, None]:
     """Open the client on a running emulator."""
     async with Clerk.open(
-        emulator.secret_key, base_url=emulator.url, share=share, clock=MonotonicClock(), patience=patience
+        emulator.secret_key,
+        base_url=emulator.url,
+        share=share,
+        clock=MonotonicClock(),
+        mapping=mapping,
+        patience=patience,
     ) as clerk:
         yield clerk
 
@@ -87,6 +97,10 @@ class EmulatedPopulation:
 
     def refuse_deletion(self) -> None:
         self.emulator.switch_on(Fault(FaultName.UNPROCESSABLE))
+
+    def edit(self, user_id: UserId, updated_at: int, address: str | None, name: str | None) -> None:
+        changes = {"updated_at": updated_at, "email_address": address, "first_name": name}
+        self.emulator.edit(user_id, webhook=False, **changes)
 
     def answer_oddly(self, user_id: UserId) -> None:
         self.emulator.switch_on(Fault(FaultName.OTHER_USER, ids=frozenset({user_id})))

@@ -116,6 +116,31 @@ BAD = [
         "spec.tables[0]",
         "give each its own",
     ),
+    *(
+        Bad(f"values: {what}", usersync(tables=[{"name": "a", "role": "Profile", "values": values}]), field, remedy)
+        for what, values, field, remedy in (
+            ("neither", {"c": {}}, "spec.tables[0].values[c]", "exactly one of from and value"),
+            ("both", {"c": {"from": "id", "value": "x"}}, "spec.tables[0].values[c]", "exactly one of from and value"),
+            ("unknown", {"c": {"from": "email"}}, "spec.tables[0].values[c].from", "publicMetadata.plan"),
+            ("private", {"c": {"from": "privateMetadata.x"}}, "spec.tables[0].values[c].from", "must be a field"),
+            ("all metadata", {"c": {"from": "publicMetadata"}}, "spec.tables[0].values[c].from", "a path into it"),
+            ("an empty step", {"c": {"from": "publicMetadata..x"}}, "spec.tables[0].values[c].from", "a path into it"),
+            ("a long path", {"c": {"from": f"publicMetadata.{NINES}"}}, "spec.tables[0].values", "256 bytes"),
+            ("no column", {"": {"from": "id"}}, "spec.tables[0].values", "1 to 63 bytes long"),
+            ("a long column", {"ä" * 32: {"from": "id"}}, "spec.tables[0].values", "1 to 63 bytes long"),
+            ("the id", {"user_id": {"from": "id"}}, "spec.tables[0]", "take it out"),
+            ("the time", {"created_at": {"from": "createdAt"}}, "spec.tables[0]", "take it out"),
+            ("33", {f"c{i}": {"from": "id"} for i in range(33)}, "spec.tables[0].values", "at most 32 items"),
+            ("a fraction", {"c": {"value": 1.5}}, "spec.tables[0].values", "must be of type integer,string"),
+            ("a long text", {"c": {"value": NINES}}, "spec.tables[0].values", "256 bytes"),
+        )
+    ),
+    Bad(
+        "values of a Data table",
+        usersync(tables=[{"name": "a", "role": "Profile"}, {"name": "b", "values": {"c": {"from": "id"}}}]),
+        "spec.tables[1]",
+        "take them out",
+    ),
     Bad(
         "a negative limit of users",
         usersync(deletion={"limits": {"users": -1}}),
@@ -201,7 +226,6 @@ NOT_YET = [
     usersync(schedule={"cron": "0 3 * * 0"}),
     usersync(rowLevelSecurity="Check"),
     usersync(database=database(adminUrlSecretRef={"name": "a", "key": "b"})),
-    usersync(tables=[{"name": "a", "role": "Profile", "values": {}}]),
 ]
 
 ORIGIN = "https://app.example.com"
@@ -282,6 +306,18 @@ GOOD = [
     usersync(database=database(schema="s" * 63)),
     usersync(tables=tables("ä" * 31, 'a "quoted" name; --')),
     usersync(tables=tables(*(f"{'t' * 60}{i}" for i in range(64)))),
+    usersync(tables=[{"name": "a", "role": "Profile", "values": {}}, {"name": "b", "values": {}}]),
+    *(
+        usersync(tables=[{"name": "a", "role": "Profile", "values": {"c": {"from": field}}}])
+        for field in ("id", "primaryEmailAddress", "publicMetadata.plan", "publicMetadata.a.b c.ä.1.2.3.4.5")
+    ),
+    *(
+        usersync(tables=[{"name": "a", "role": "Profile", "values": {"ä" * 31: {"value": value}}}])
+        for value in ("free", "", 0, -1)
+    ),
+    usersync(
+        tables=[{"name": "a", "role": "Profile", "values": {f"{'c' * 60}{i}": {"from": "id"} for i in range(32)}}]
+    ),
     usersync(deletion={"limits": {"users": 0, "percent": 0}}),
     usersync(deletion={"limits": {"users": 1_000_000_000, "percent": 100}}),
     *(usersync(deletion={"policy": policy}) for policy in ("Archive", "Erase", "Retain")),

@@ -16,11 +16,17 @@ LOCK TABLE {schema}.{table} IN SHARE ROW EXCLUSIVE MODE;
 SELECT user_id FROM usersync.drifted WHERE run_id = $1 AND kind = 'missing' AND user_id = ANY($2::text[]);
 
 -- buried(schema_name, user_ids)
-SELECT u.id AS user_id
-FROM unnest($2::text[]) AS u (id)
-JOIN usersync.target AS t ON t.schema_name = $1
-JOIN usersync.buried AS s
-    ON s.schema_name = $1 AND s.user_hash = sha256(t.salt || convert_to(t.instance_id || u.id, 'UTF8'));
+-- One hash for each user, and one look into the index: joined freely, a hash may be made for each pair.
+WITH hashed AS MATERIALIZED (
+    SELECT u.id, sha256(t.salt || convert_to(t.instance_id || u.id, 'UTF8')) AS user_hash
+    FROM unnest($2::text[]) AS u (id)
+    JOIN usersync.target AS t ON t.schema_name = $1
+)
+SELECT h.id AS user_id
+FROM hashed AS h
+CROSS JOIN LATERAL (
+    SELECT FROM usersync.buried AS s WHERE s.schema_name = $1 AND s.user_hash = h.user_hash LIMIT 1
+) AS found;
 
 -- insert_profiles_by_index(user_ids)
 INSERT INTO {schema}.{table} ({columns})

@@ -76,7 +76,11 @@ SELECT EXISTS (SELECT FROM usersync.claims WHERE id = $1);
 DELETE FROM usersync.claims WHERE id = $1;
 
 -- end_claims_of(schema_name, user_ids, requested)
--- A user's own request stands until he has been erased on his request, whoever removes his rows meanwhile.
+-- The rows of these users are gone, and so is what is noted of them. A user's own request stands until he has been erased
+-- on his request, whoever removes his rows meanwhile.
+WITH forgotten AS (
+    DELETE FROM usersync.versions WHERE schema_name = $1 AND user_id = ANY($2::text[])
+)
 DELETE FROM usersync.claims
 WHERE schema_name = $1 AND user_id = ANY($2::text[]) AND ($3::boolean OR kind <> 'own_request');
 

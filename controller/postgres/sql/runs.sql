@@ -56,3 +56,9 @@ DELETE FROM usersync.drifted WHERE run_id = ANY($1::text[]::uuid[]);
 
 -- forget_places(run_ids)
 DELETE FROM usersync.places WHERE run_id = ANY($1::text[]::uuid[]);
+
+-- forget_listed_values(run_ids)
+DELETE FROM usersync.listed_values WHERE run_id = ANY($1::text[]::uuid[]);
+
+-- forget_owed_values(run_ids)
+DELETE FROM usersync.owed_values WHERE run_id = ANY($1::text[]::uuid[]);

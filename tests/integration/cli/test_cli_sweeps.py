@@ -145,7 +145,12 @@ async def test_the_table_is_for_people(usersync: Command, drifted: list[str]) ->
 
 async def test_show_users_names_them(usersync: Command, drifted: list[str]) -> None:
     ended = await usersync("analyze", "--show-users", "-o", "json")
-    assert ended.document["users"] == {"missing": [drifted[0]], "orphaned": [GONE], "duplicated": [drifted[1]]}
+    assert ended.document["users"] == {
+        "missing": [drifted[0]],
+        "outdated": [],
+        "orphaned": [GONE],
+        "duplicated": [drifted[1]],
+    }
 
 
 @pytest.mark.usefixtures("drifted")
@@ -222,3 +227,23 @@ async def test_the_run_is_in_the_audit(usersync: Command, database_url: str, dri
         database_url, "SELECT count(*) FROM usersync.runs WHERE id::text = $1", ended.document["lastRun"]["id"]
     )
     assert (run, len(drifted)) == (1, 10)
+
+
+async def test_outdated_columns_are_found_by_analyze_and_mended_by_fix_progress(
+    usersync: Command, clerk: ClerkEmulator, database_url: str, manifest: Callable[..., str]
+) -> None:
+    user, other = clerk.add_users(2)
+    await seed_users(database_url, [user, other])
+    await execute(database_url, "ALTER TABLE user_progress ADD plan text")
+    clerk.edit(user, public_metadata={"plan": "pro"})
+    values = {"plan": {"from": "publicMetadata.plan"}}
+    written = manifest({"tables": [{"name": "user_progress", "role": "Profile", "values": values}]})
+    environ = usersync.having(CLERK_SECRET_KEY=clerk.secret_key, DATABASE_URL=database_url)
+
+    analysed = await environ("analyze", "-f", written, "-o", "json", "--show-users")
+    assert (analysed.code, analysed.document["drift"]["outdated"]) == (3, 1), analysed.err
+    assert analysed.document["users"]["outdated"] == [user]
+    assert (await environ("fix-progress", "--dry-run", "-f", written)).code == 3
+    mended = await environ("fix-progress", "-f", written, "-o", "json")
+    assert (mended.code, mended.document["changes"]["profilesUpdated"]) == (0, 1), mended.err
+    assert await fetch_value(database_url, "SELECT plan FROM user_progress WHERE user_id = $1", user) == "pro"

@@ -63,6 +63,7 @@ async def leave_traces(url: str, user: str) -> None:
         url,
         f"INSERT INTO usersync.suspects VALUES ('public', '{user}', 'ins_test', 'epoch', now(), now())",
         f"INSERT INTO usersync.held_users VALUES ('public', '{user}', 1)",
+        f"INSERT INTO usersync.versions VALUES ('public', '{user}', 5)",
         *(
             f"INSERT INTO usersync.claims (schema_name, user_id, kind) VALUES ('public', '{user}', '{kind}')"
             for kind in ("deletion", "second_sweep", "catch_up")
@@ -71,11 +72,16 @@ async def leave_traces(url: str, user: str) -> None:
         f"VALUES ('{LEFTOVER}', 'public', 'killed', 'nobody', 'ins_test', '{{}}', false) ON CONFLICT DO NOTHING",
         f"INSERT INTO usersync.listed VALUES ('{LEFTOVER}', '{user}')",
         f"INSERT INTO usersync.drifted VALUES ('{LEFTOVER}', 'orphaned', '{user}')",
+        f"INSERT INTO usersync.listed_values VALUES ('{LEFTOVER}', '{user}', 5, '{{=of a user}}')",
+        f"INSERT INTO usersync.owed_values VALUES ('{LEFTOVER}', '{user}', 'missing', 5, '{{=of a user}}')",
         f"INSERT INTO usersync.places VALUES ('{LEFTOVER}', 'moods', '{user}', '(0,1)')",
     )
 
 
-NAMING = ["archive", "claims", "drifted", "held_users", "listed", "places", "suspects"]
+NAMING = [
+    "archive", "claims", "drifted", "held_users", "listed", "listed_values", "owed_values", "places", "suspects",
+    "versions",
+]  # fmt: skip
 
 
 async def test_nothing_of_ours_names_an_erased_user_and_everything_still_names_others(whole: str) -> None:

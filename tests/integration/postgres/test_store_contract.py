@@ -11,6 +11,7 @@ import pytest
 from controller.core.targets import Target
 from controller.postgres import Bounds, Database
 from tests.support.contracts.leaving import LargeLeavingContract, LeavingContract
+from tests.support.contracts.mapping import MAPPED, MappedInboxContract, MappedRunContract, events
 from tests.support.contracts.store import (
     BITE,
     BOUND,
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from controller.core.users import UserId
+
+__all__ = ["events"]
 
 
 @dataclass
@@ -63,12 +66,35 @@ class PostgresPremises:
     def elapsed(self) -> float:
         return self.clock.elapsed()
 
+    async def values(self, user_id: UserId) -> list[tuple[Any, ...]]:
+        found = await fetch(self.url, "SELECT email, plan FROM user_progress WHERE user_id = $1", user_id)
+        return [tuple(row) for row in found]
+
+    async def set_values(self, user_id: UserId, *values: Any) -> None:
+        async with connected(self.url) as connection:
+            await connection.execute(
+                "UPDATE user_progress SET email = $2, plan = $3 WHERE user_id = $1", user_id, *values
+            )
+
+    async def take_rows(self, table: str, user_id: UserId) -> None:
+        await execute(self.url, f"DELETE FROM {table} WHERE user_id = '{user_id}'")
+
 
 @pytest.fixture(params=["indexed", "no-index"])
 async def premises(empty_database_url: str, request: pytest.FixtureRequest) -> AsyncIterator[PostgresPremises]:
     await create_tables(empty_database_url, index=request.param == "indexed")
     clock = FakeClock()
     async with Database.open(empty_database_url, Target(), clock) as database:
+        await database.inspect()
+        yield PostgresPremises(empty_database_url, database, database, clock)
+
+
+@pytest.fixture(params=["indexed", "no-index"])
+async def mapped(empty_database_url: str, request: pytest.FixtureRequest) -> AsyncIterator[PostgresPremises]:
+    await create_tables(empty_database_url, index=request.param == "indexed")
+    await execute(empty_database_url, "ALTER TABLE user_progress ADD email text, ADD plan varchar(20)")
+    clock = FakeClock()
+    async with Database.open(empty_database_url, MAPPED, clock) as database:
         await database.inspect()
         yield PostgresPremises(empty_database_url, database, database, clock)
 
@@ -105,3 +131,19 @@ class TestBusyPostgres(BusyContract):
             await database.inspect()
             async with database.begin_run(LABEL):
                 yield PostgresPremises(database_url, database, database)
+
+
+class TestMappedInboxOfPostgres(MappedInboxContract):
+    """Held by the inherited tests."""
+
+    @pytest.fixture
+    def premises(self, mapped: PostgresPremises) -> PostgresPremises:
+        return mapped
+
+
+class TestMappedRunOfPostgres(MappedRunContract):
+    """Held by the inherited tests."""
+
+    @pytest.fixture
+    def premises(self, mapped: PostgresPremises) -> PostgresPremises:
+        return mapped

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from controller.core.mapping import Field, MappedColumn, Profile
 from controller.core.users import Instance, Presence, UserId
 from controller.errors import ClerkAnswerOdd, ClerkRefused, ListingIncomplete
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from controller.core.users import ListedUser
 
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)
+MAPPING = (MappedColumn("email", Field(("primaryEmailAddress",))), MappedColumn("name", Field(("firstName",))))
+UPDATED = 1_750_000_000_123
 
 
 class Population(Protocol):
@@ -44,6 +47,13 @@ class Population(Protocol):
 
     def answer_oddly(self, user_id: UserId) -> None:
         """Let a look-up of the user answer with something else."""
+
+
+class MappedPopulation(Population, Protocol):
+    """One whose directory maps MAPPING."""
+
+    def edit(self, user_id: UserId, updated_at: int, address: str | None, name: str | None) -> None:
+        """Change what is mapped of a user."""
 
 
 async def listing(directory: Directory) -> list[ListedUser]:
@@ -158,3 +168,48 @@ class DirectoryContract:
 
     async def test_the_signing_keys_are_named_after_the_instance(self, population: Population) -> None:
         assert {key.id for key in await population.accounts.signing_keys()} == {population.instance.id}
+
+
+class MappedDirectoryContract:
+    """Inherit it, with a fixture `population` that is mapped."""
+
+    async def test_a_listed_user_has_what_is_mapped(self, population: MappedPopulation) -> None:
+        ids = population.sign_up(2, FIRST)
+        population.edit(ids[0], UPDATED, "ada@example.com", "Ada")
+        population.edit(ids[1], UPDATED + 1, None, None)
+
+        listed = await listing(population.directory)
+
+        assert population.directory.maps
+        assert {user.id: user.profile for user in listed} == {
+            ids[0]: Profile(ids[0], UPDATED, ("ada@example.com", "Ada")),
+            ids[1]: Profile(ids[1], UPDATED + 1, (None, None)),
+        }
+
+    @pytest.mark.parametrize("count", [1, 101])
+    async def test_profiles_are_found_of_those_who_exist(self, population: MappedPopulation, count: int) -> None:
+        gone, *ids = population.sign_up(count + 1, FIRST)
+        for number, user_id in enumerate(ids):
+            population.edit(user_id, UPDATED + number, None, f"name {number}")
+        population.delete([gone])
+
+        found = await population.directory.profiles([gone, *ids])
+
+        assert {profile.user_id: profile for profile in found} == {
+            user_id: Profile(user_id, UPDATED + number, (None, f"name {number}")) for number, user_id in enumerate(ids)
+        }
+
+    async def test_the_profile_of_one_user_is_found_or_he_is_absent(self, population: MappedPopulation) -> None:
+        ids = population.sign_up(2, FIRST)
+        population.edit(ids[0], UPDATED, "ada@example.com", None)
+        population.delete(ids[1:])
+
+        assert await population.directory.profile(ids[0]) == Profile(ids[0], UPDATED, ("ada@example.com", None))
+        assert await population.directory.profile(ids[1]) is None
+
+    async def test_an_odd_answer_about_a_profile_is_neither(self, population: MappedPopulation) -> None:
+        ids = population.sign_up(1, FIRST)
+        population.answer_oddly(ids[0])
+
+        with pytest.raises(ClerkAnswerOdd):
+            await population.directory.profile(ids[0])

@@ -9,9 +9,10 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from controller.core.leaving import SigningKey
+from controller.core.mapping import MappedColumn, Profile
 from controller.core.users import Environment, Instance, ListedUser, Presence, UserId
 from controller.errors import ClerkAnswerOdd
 
@@ -34,6 +35,7 @@ class FakeDirectory:
     """One instance, and how it lies.
 
     - `users`: who lives, with `created_at`; change it at any time.
+    - `mapping`: which columns are mapped; `edited`: `updated_at` in milliseconds and values of those who were edited.
     - `hidden_from_listing`, `hidden_from_filter`: living users whom `list_users`, `find` leave out.
     - `lying_look_up`: living users whom `look_up` calls absent; `odd_look_up`: it raises ClerkAnswerOdd.
     - `errors`: by the method's name, what it raises; the listing raises it after `pages_before_error` pages.
@@ -41,7 +43,7 @@ class FakeDirectory:
     - `turns_of_a_look_up`: how often the event loop goes round before its answer; `look_ups_under_way` now.
     - `open_listings`: how many listings have neither ended nor been closed.
     - `keys`: what session tokens are signed with.
-    - `calls`: how often each method was asked; `asked`: all ids given to `find` and `look_up`.
+    - `calls`: how often each method was asked; `asked`: all ids given to `find`, `look_up` and `profiles`.
     """
 
     users: dict[UserId, datetime] = field(default_factory=dict)
@@ -59,7 +61,9 @@ class FakeDirectory:
     turns_of_a_look_up: int = 1
     look_ups_under_way: int = 0
     calls: Counter[str] = field(default_factory=Counter)
-    asked: dict[str, list[UserId]] = field(default_factory=lambda: {"find": [], "look_up": []})
+    asked: dict[str, list[UserId]] = field(default_factory=lambda: {"find": [], "look_up": [], "profiles": []})
+    mapping: tuple[MappedColumn, ...] = ()
+    edited: dict[UserId, tuple[int, tuple[Any, ...]]] = field(default_factory=dict)
 
     def sign_up(self, *user_ids: UserId, created_at: datetime = LONG_AGO) -> None:
         """Let users sign up, a second apart."""
@@ -70,6 +74,34 @@ class FakeDirectory:
         """Delete living users."""
         for user_id in user_ids:
             del self.users[user_id]
+
+    def edit(self, user_id: UserId, updated_at: int, *values: Any) -> Profile:
+        """Set what is mapped of a user; returns what an event about it tells."""
+        self.edited[user_id] = (updated_at, values)
+        return Profile(user_id, updated_at, values)
+
+    @property
+    def maps(self) -> bool:
+        return bool(self.mapping)
+
+    def profile_of(self, user_id: UserId) -> Profile | None:
+        """What is mapped of a user; of one who was never edited, nothing but NULL."""
+        if not self.mapping:
+            return None
+        updated_at, values = self.edited.get(user_id, (0, (None,) * len(self.mapping)))
+        return Profile(user_id, updated_at, values)
+
+    async def profiles(self, user_ids: Sequence[UserId]) -> Sequence[Profile]:
+        self._answer("profiles", user_ids)
+        found = [self.profile_of(user_id) for user_id in user_ids if user_id in self.users]
+        return [profile for profile in found if profile is not None]
+
+    async def profile(self, user_id: UserId) -> Profile | None:
+        self._answer("profile", [user_id])
+        if user_id in self.odd_look_up:
+            message = "Clerk answered with another user than the one asked for"
+            raise ClerkAnswerOdd(message)
+        return self.profile_of(user_id) if user_id in self.users else None
 
     async def instance(self) -> Instance:
         self._answer("instance")
@@ -87,7 +119,7 @@ class FakeDirectory:
         self.calls["list_users"] += 1
         self.before("list_users")
         listed = [
-            ListedUser(user_id, created_at)
+            ListedUser(user_id, created_at, self.profile_of(user_id))
             for user_id, created_at in sorted(self.users.items(), key=lambda each: (each[1], each[0]))
             if user_id not in self.hidden_from_listing
         ]

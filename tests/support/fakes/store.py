@@ -10,14 +10,15 @@ from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from controller.core import receipts as core_receipts
 from controller.core.absorbing import ABSORBED, SECOND_SWEEP_DELAY, Backlog, Claim, ClaimKind, Delivery
 from controller.core.approving import VALID_FOR, HeldSet
 from controller.core.drift import Drift, TableDrift
 from controller.core.leaving import FOR_GOOD, OWN_REQUEST
-from controller.core.outcomes import Absorbed, Closing, Outcome, Reduction, Removal
+from controller.core.mapping import Verdict, judge
+from controller.core.outcomes import Absorbed, Closing, Outcome, Reduction, Removal, Updating
 from controller.core.planning import allowance
 from controller.core.ports import Inspection, RunLabel
 from controller.core.removals import RemovalTerms
@@ -27,9 +28,10 @@ from controller.core.users import Instance, UserId, parse_user_id
 from controller.errors import TargetBusy, WrongInstance
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     from controller.core.approving import SetDigest
+    from controller.core.mapping import Profile
     from controller.core.ports import Clock
     from controller.core.proofs import Proof
     from controller.core.suspects import Terms
@@ -46,6 +48,7 @@ class Row:
     user_id: str | None
     number: int
     created_at: datetime | None = SOME_TIME
+    values: tuple[Any, ...] = ()
 
 
 @dataclass
@@ -90,6 +93,7 @@ class FakeStore:
     batch; `errors`: by the method's name, what a method of the run raises; who has more than `bound` rows leaves
     by `bite` rows at a time, and is `begun` meanwhile.
     What happened: `archived` (table, row), `tombstones`, `receipts`, `finished` outcomes, `failures` of runs.
+    `versions`: of which version the rows' values are; `run_type`: what `begin_run` gives.
     What waits: `suspects`, `held` sets by their digest, `held_claims` and claims `in_holdback` (numbers),
     rows `past_their_time` until they are `expired`.
     """
@@ -122,6 +126,8 @@ class FakeStore:
     bound: int = 50_000
     bite: int = 10_000
     begun: set[UserId] = field(default_factory=set)
+    versions: dict[UserId, int] = field(default_factory=dict)
+    run_type: Callable[[FakeStore, RunLabel], FakeRun] = lambda store, label: FakeRun(store, label)  # noqa: PLW0108 - defined below
     _numbers: int = 0
 
     def __post_init__(self) -> None:
@@ -129,9 +135,12 @@ class FakeStore:
         for table in self.target.tables:
             self.tables.setdefault(table.name, [])
 
-    def add_row(self, table: str, user_id: str | None, created_at: datetime | None = SOME_TIME) -> Row:
+    def add_row(
+        self, table: str, user_id: str | None, created_at: datetime | None = SOME_TIME, values: tuple[Any, ...] = ()
+    ) -> Row:
         """Insert a row as an application does."""
-        row = Row(user_id, self.next_number(), created_at)
+        nothing = (None,) * len(self.target.mapping) if table == self.target.profile.name else ()
+        row = Row(user_id, self.next_number(), created_at, values or nothing)
         self.tables[table].append(row)
         return row
 
@@ -210,6 +219,7 @@ class FakeStore:
 
     def _end_claims(self, user_id: UserId, *, requested: bool = False) -> None:
         """End them all but his own request, which only being erased on it ends."""
+        self.versions.pop(user_id, None)
         self.claims = {
             number: entry
             for number, entry in self.claims.items()
@@ -254,13 +264,40 @@ class FakeStore:
         self.tables[table] = [row for row in self.tables[table] if row not in going]
         return len(going)
 
-    def insert_profile(self, user_id: UserId) -> bool:
+    def insert_profile(self, user_id: UserId, values: tuple[Any, ...] = ()) -> bool:
         """Insert a profile row unless there is one or a tombstone."""
         profile = self.target.profile.name
         if user_id in self.tombstones or user_id in self.users(profile):
             return False
-        self.add_row(profile, user_id, self.clock.now())
+        self.add_row(profile, user_id, self.clock.now(), values)
         return True
+
+    def set_values(self, user_id: UserId, values: tuple[Any, ...]) -> None:
+        """Set the mapped columns of a user, as anybody can."""
+        name = self.target.profile.name
+        self.tables[name] = [
+            replace(row, values=values) if row.user_id == user_id else row for row in self.tables[name]
+        ]
+
+    def differs(self, profile: Profile) -> bool | None:
+        """Whether a row of the user holds other values; None: he has none."""
+        own = [row for row in self.tables[self.target.profile.name] if row.user_id == profile.user_id]
+        return any(row.values != profile.values for row in own) if own else None
+
+    def keep_in_step(self, profile: Profile, *, confirmed: bool, inserts: bool = True) -> Absorbed:
+        """Do with what Clerk says of one user what may be done with it."""
+        user_id, differs = profile.user_id, self.differs(profile)
+        verdict = judge(profile.updated_at, self.versions.get(user_id), differs=differs, confirmed=confirmed)
+        if verdict in {Verdict.OLDER, Verdict.DOUBT}:
+            return Absorbed.OLDER if verdict is Verdict.OLDER else Absorbed.DOUBTED
+        if differs is None and not inserts:
+            return Absorbed.DOUBTED
+        self.versions[user_id] = max(profile.updated_at, self.versions.get(user_id, 0))
+        if differs is None:
+            self.insert_profile(user_id, profile.values)
+            return Absorbed.CREATED
+        self.set_values(user_id, profile.values)
+        return Absorbed.UPDATED if differs else Absorbed.PRESENT
 
     async def inspect(self) -> Inspection:
         return self.inspection
@@ -285,7 +322,7 @@ class FakeStore:
             raise TargetBusy(message)
         self.labels.append(label)
         try:
-            yield FakeRun(self, label)
+            yield self.run_type(self, label)
         except BaseException as error:
             self.failures.append(error)
             raise
@@ -297,11 +334,25 @@ class FakeStore:
             return Absorbed.TOMBSTONED
         return Absorbed.CREATED if self.insert_profile(user_id) else Absorbed.PRESENT
 
+    async def update_profile(self, delivery: Delivery, profile: Profile, *, inserts: bool) -> Absorbed:
+        if not self._is_new(delivery):
+            return Absorbed.REPEATED
+        if profile.user_id in self.tombstones:
+            return Absorbed.TOMBSTONED
+        absorbed = self.keep_in_step(profile, confirmed=False, inserts=inserts)
+        if absorbed is Absorbed.DOUBTED:
+            self._claim(profile.user_id, ClaimKind.REFRESH)
+        return absorbed
+
     async def record_claim(
         self, delivery: Delivery, user_id: UserId, kind: ClaimKind, holdback: timedelta | None = None
     ) -> Absorbed:
         if not self._is_new(delivery):
             return Absorbed.REPEATED
+        self._claim(user_id, kind, holdback)
+        return ABSORBED[kind]
+
+    def _claim(self, user_id: UserId, kind: ClaimKind, holdback: timedelta | None = None) -> None:
         due = self.clock.now() + (holdback or timedelta())
         known = [(claim.id, at) for claim, at in self.claims.values() if (claim.user_id, claim.kind) == (user_id, kind)]
         number, due = (known[0][0], min(known[0][1], due)) if known else (self.next_number(), due)
@@ -309,7 +360,6 @@ class FakeStore:
         self.recorded_at.setdefault(number, self.clock.now())
         if holdback is not None and not known:
             self.in_holdback.add(number)
-        return ABSORBED[kind]
 
     def _is_new(self, delivery: Delivery) -> bool:
         if delivery.message_id in self.delivered:
@@ -390,6 +440,13 @@ class FakeStore:
         del self.claims[claim.id]
         return self.insert_profile(claim.user_id)
 
+    async def settle_by_update(self, claim: Claim, profile: Profile, *, inserts: bool = True) -> bool:
+        if claim.id in self.claims and self.claims[claim.id][1] > self.clock.now():
+            del self.claims[claim.id]
+        if claim.user_id in self.tombstones:
+            return False
+        return self.keep_in_step(profile, confirmed=True, inserts=inserts) in {Absorbed.CREATED, Absorbed.UPDATED}
+
     async def postpone_claim(self, claim: Claim, delay: timedelta, *, answered_present: bool) -> None:
         if answered_present:
             later = replace(claim, present_answers=claim.present_answers + 1)
@@ -434,6 +491,7 @@ class FakeRun:
     store: FakeStore
     label: RunLabel
     listed: set[UserId] = field(default_factory=set)
+    values: dict[UserId, Profile] = field(default_factory=dict)
     due_users: set[UserId] = field(default_factory=set)
     approved_users: set[UserId] = field(default_factory=set)
     started_at: datetime = field(init=False)
@@ -447,6 +505,12 @@ class FakeRun:
         self._may_raise("record_listed")
         self.listed.update(user_ids)
 
+    async def record_values(self, profiles: Sequence[Profile]) -> None:
+        for profile in profiles:
+            known = self.values.get(profile.user_id)
+            if known is None or known.updated_at <= profile.updated_at:
+                self.values[profile.user_id] = profile
+
     async def observe(self) -> Drift:
         self._may_raise("observe")
         store, profile = self.store, self.store.target.profile.name
@@ -458,6 +522,7 @@ class FakeRun:
             users_with_rows=len(with_rows),
             synced=len(self.listed & with_profile),
             missing=len(self._missing()),
+            outdated=len(self._owed(behind=False)),
             clerk_only=len(self.listed - with_rows),
             orphaned=len(self._orphaned()),
             retained=len(with_rows - self.listed - self._orphaned()),
@@ -487,6 +552,48 @@ class FakeRun:
     async def missing(self) -> AsyncGenerator[Sequence[UserId], None]:
         for batch in self._batches(self._missing()):
             yield batch
+
+    def _owed(self, *, behind: bool) -> set[UserId]:
+        """Whose columns differ and, with `behind`, whose version is noted as an earlier one."""
+        versions = self.store.versions
+        return {
+            user_id
+            for user_id, profile in self.values.items()
+            if user_id not in self.store.tombstones
+            and profile.updated_at >= versions.get(user_id, 0)
+            and (differs := self.store.differs(profile)) is not None
+            and (differs or (behind and user_id in versions and versions[user_id] < profile.updated_at))
+        }
+
+    async def outdated(self) -> AsyncGenerator[Sequence[UserId], None]:
+        for batch in self._batches(self._owed(behind=False)):
+            yield batch
+
+    async def behind(self) -> AsyncGenerator[Sequence[UserId], None]:
+        for batch in self._batches(self._owed(behind=True)):
+            yield batch
+
+    async def doubtful(self, user_ids: Sequence[UserId], since: datetime) -> Sequence[UserId]:
+        return [user_id for user_id in user_ids if not self._is_settled(user_id, since)]
+
+    def _is_settled(self, user_id: UserId, since: datetime) -> bool:
+        updated_at = self.values[user_id].updated_at
+        return updated_at != self.store.versions.get(user_id) or updated_at < since.timestamp() * 1000
+
+    async def update_profiles(
+        self, user_ids: Sequence[UserId], confirmed: Sequence[Profile], since: datetime
+    ) -> Updating:
+        self._may_raise("update_profiles")
+        fresh = {profile.user_id: profile for profile in confirmed}
+        updated = 0
+        for user_id in user_ids:
+            profile = self.values[user_id] if self._is_settled(user_id, since) else fresh.get(user_id)
+            if profile is not None and user_id not in self.store.tombstones:
+                updated += self.store.keep_in_step(profile, confirmed=True) is Absorbed.UPDATED
+        return Updating(updated)
+
+    def misfits(self) -> Sequence[str]:
+        return []
 
     async def orphaned(self) -> AsyncGenerator[Sequence[UserId], None]:
         for batch in self._batches(self._orphaned()):
@@ -562,7 +669,14 @@ class FakeRun:
 
     async def create_profiles(self, user_ids: Sequence[UserId]) -> int:
         self._may_raise("create_profiles")
-        return sum([self.store.insert_profile(user_id) for user_id in user_ids])
+        created = 0
+        for user_id in user_ids:
+            profile = self.values.get(user_id)
+            inserted = self.store.insert_profile(user_id, () if profile is None else profile.values)
+            if inserted and profile is not None:
+                self.store.versions[user_id] = profile.updated_at
+            created += inserted
+        return created
 
     async def remove_users(self, proofs: Sequence[Proof], terms: RemovalTerms) -> Removal:
         self._may_raise("remove_users")

@@ -51,6 +51,7 @@ def test_the_document_has_the_shape_of_the_status() -> None:
             "missingProgress": 1,
             "orphaned": 1,
             "duplicates": 1,
+            "outdated": 0,
             "clerkOnly": 1,
             "foreign": 2,
             "retained": 0,
@@ -58,6 +59,7 @@ def test_the_document_has_the_shape_of_the_status() -> None:
         },
         "changes": {
             "profilesCreated": 1,
+            "profilesUpdated": 0,
             "usersRemoved": 2,
             "rowsRemoved": 9,
             "duplicatesRemoved": 3,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from controller.errors import ClerkRefused, ListingIncomplete
-from tests.support.contracts.directory import DirectoryContract
+from tests.support.contracts.directory import MAPPING, DirectoryContract, MappedDirectoryContract
 from tests.support.fakes.directory import INSTANCE, FakeDirectory, user
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ class FakePopulation:
     def refuse_deletion(self) -> None:
         self.directory.errors["delete_user"] = ClerkRefused("the user cannot be deleted")
 
+    def edit(self, user_id: UserId, updated_at: int, address: str | None, name: str | None) -> None:
+        self.directory.edit(user_id, updated_at, address, name)
+
     def answer_oddly(self, user_id: UserId) -> None:
         self.directory.odd_look_up.add(user_id)
 
@@ -52,3 +55,11 @@ class TestFakeDirectory(DirectoryContract):
     @pytest.fixture
     def population(self) -> FakePopulation:
         return FakePopulation()
+
+
+class TestMappedFakeDirectory(MappedDirectoryContract):
+    @pytest.fixture
+    def population(self) -> FakePopulation:
+        population = FakePopulation()
+        population.directory.mapping = MAPPING
+        return population

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.contracts.leaving import LargeLeavingContract, LeavingContract
+from tests.support.contracts.mapping import MAPPED, MappedInboxContract, MappedRunContract, events
 from tests.support.contracts.store import BITE, BOUND, BusyContract, InboxContract, LargeRemovalContract, StoreContract
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.store import SOME_TIME, FakeStore
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from controller.core.users import UserId
+
+__all__ = ["events"]
 
 
 @dataclass
@@ -44,6 +47,15 @@ class FakePremises:
 
     def elapsed(self) -> float:
         return self.clock.elapsed()
+
+    async def values(self, user_id: UserId) -> list[tuple[Any, ...]]:
+        return [row.values for row in self.store.tables["user_progress"] if row.user_id == user_id]
+
+    async def set_values(self, user_id: UserId, *values: Any) -> None:
+        self.store.set_values(user_id, values)
+
+    async def take_rows(self, table: str, user_id: UserId) -> None:
+        self.store.tables[table] = [row for row in self.store.tables[table] if row.user_id != user_id]
 
 
 @pytest.fixture
@@ -81,3 +93,26 @@ class TestBusyFakeStore(BusyContract):
         premises = FakePremises()
         premises.store.busy = True
         return premises
+
+
+@pytest.fixture
+def mapped() -> FakePremises:
+    premises = FakePremises()
+    premises.store = premises.inbox = FakeStore(premises.clock, MAPPED)
+    return premises
+
+
+class TestMappedInboxOfTheFake(MappedInboxContract):
+    """Held by the inherited tests."""
+
+    @pytest.fixture
+    def premises(self, mapped: FakePremises) -> FakePremises:
+        return mapped
+
+
+class TestMappedRunOfTheFake(MappedRunContract):
+    """Held by the inherited tests."""
+
+    @pytest.fixture
+    def premises(self, mapped: FakePremises) -> FakePremises:
+        return mapped

@@ -458,7 +458,7 @@ async def test_living_users_cost_no_question() -> None:
 
     await world.sweep()
 
-    assert world.directory.asked == {"find": [], "look_up": []}
+    assert world.directory.asked == {"find": [], "look_up": [], "profiles": []}
 
 
 async def test_the_second_look_asks_for_a_bounded_number_of_users() -> None:

@@ -61,7 +61,9 @@ def test_the_timestamp_can_be_in_either_unit(unit: TimestampUnit, timestamp: int
 @pytest.mark.parametrize("event_type", ["user.created", "user.updated"])
 def test_events_of_a_user_have_clerks_form(event_type: str) -> None:
     users = Users(seed=0, now=lambda: 0)
-    data = users.describe(users.sign_up())
+    user_id = users.sign_up()
+    users.edit(user_id, {"phone_number": "+12025550123", "public_metadata": {"plan": "pro"}})
+    data = users.describe(user_id)
     hold_event(envelope(event_type, data, instance_id="ins_a"))
 
 

@@ -160,6 +160,20 @@ def test_an_edit_changes_the_field_and_updated_at(users: Users) -> None:
     assert described["primary_email_address_id"] is None
 
 
+def test_an_edit_can_be_of_a_time_that_is_given(users: Users) -> None:
+    (user_id,) = users.add(1)
+    users.edit(user_id, {"first_name": "Zoë", "updated_at": NOW - 7})
+    assert users.describe(user_id)["updated_at"] == NOW - 7
+
+
+def test_a_phone_number_is_the_primary_one(users: Users) -> None:
+    (user_id,) = users.add(1)
+    users.edit(user_id, {"phone_number": "+12025550123"})
+    described = users.describe(user_id)
+    (phone,) = described["phone_numbers"]
+    assert (phone["id"], phone["phone_number"]) == (described["primary_phone_number_id"], "+12025550123")
+
+
 def test_an_edit_of_created_at_moves_the_user(users: Users) -> None:
     ids = users.add(3)
     users.edit(ids[0], {"created_at": NOW})

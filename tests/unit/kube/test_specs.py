@@ -241,7 +241,7 @@ def test_the_fields_are_those_of_the_crd() -> None:
             "apiUrl": {},
         },
         "database": {"urlSecretRef": reference, "schema": {}},
-        "tables": {"name": {}, "role": {}, "userIdColumn": {}, "createdAtColumn": {}},
+        "tables": {"name": {}, "role": {}, "userIdColumn": {}, "createdAtColumn": {}, "values": {}},
         "deletion": {
             "policy": {},
             "gracePeriod": {},

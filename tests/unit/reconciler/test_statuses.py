@@ -72,6 +72,7 @@ def test_a_good_run_is_reported_in_counts() -> None:
         "missingProgress": 0,
         "orphaned": 0,
         "duplicates": 0,
+        "outdated": 0,
         "clerkOnly": 0,
         "foreign": 3,
         "retained": 0,
@@ -79,6 +80,7 @@ def test_a_good_run_is_reported_in_counts() -> None:
     }
     assert GOOD["changes"] == {
         "profilesCreated": 2,
+        "profilesUpdated": 0,
         "usersRemoved": 4,
         "rowsRemoved": 9,
         "duplicatesRemoved": 1,

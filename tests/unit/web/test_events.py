@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from controller.core.mapping import Constant, Field, MappedColumn, Profile
+from controller.core.users import UserId
 from controller.web.events import read_event
 from controller.web.refusals import RefusalKind, Refused
 
@@ -60,3 +62,31 @@ def test_what_is_no_event_is_refused_as_malformed(content: bytes) -> None:
     with pytest.raises(Refused) as caught:
         read_event(content)
     assert caught.value.kind is RefusalKind.MALFORMED_BODY
+
+
+MAPPING = (MappedColumn("email", Field(("primaryEmailAddress",))), MappedColumn("kind", Constant("human")))
+EMAIL = {"id": "idn_1", "email_address": "ada@example.com"}
+DESCRIBED = {
+    "object": "user", "id": "user_2abc", "created_at": 1, "updated_at": 2, "primary_email_address_id": "idn_1",
+    "email_addresses": [EMAIL],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("event_type", ["user.created", "user.updated"])
+def test_what_is_mapped_is_read_from_the_description_of_the_user(event_type: str) -> None:
+    event = read_event(body(type=event_type, data=DESCRIBED), MAPPING)
+    assert event.profile == Profile(UserId("user_2abc"), 2, ("ada@example.com", "human"))
+
+
+@pytest.mark.parametrize("event_type", ["user.deleted", "session.created"])
+def test_other_events_describe_no_user(event_type: str) -> None:
+    assert read_event(body(type=event_type, data=DESCRIBED), MAPPING).profile is None
+
+
+@pytest.mark.parametrize("odd", [{"updated_at": None}, {"updated_at": -1}, {"email_addresses": 5}, {"id": "system"}])
+def test_what_does_not_describe_a_user_as_clerk_does_is_left_out(odd: dict[str, object]) -> None:
+    assert read_event(body(data=DESCRIBED | odd), MAPPING).profile is None
+
+
+def test_without_a_mapping_nothing_more_is_read() -> None:
+    assert read_event(body(data=DESCRIBED)).profile is None
