@@ -5,9 +5,9 @@ RETURNING 1;
 
 -- record_claim(schema_name, user_id, kind)
 -- A new message about the same user begins its look-ups anew.
-INSERT INTO usersync.claims (schema_name, user_id, kind) VALUES ($1, $2, $3)
+INSERT INTO usersync.claims AS c (schema_name, user_id, kind) VALUES ($1, $2, $3)
 ON CONFLICT (schema_name, user_id, kind)
-DO UPDATE SET attempts = 0, present_answers = 0, due_at = usersync.clock();
+DO UPDATE SET attempts = 0, present_answers = 0, due_at = usersync.clock(), renewals = c.renewals + 1;
 
 -- record_held_claim(schema_name, user_id, kind, holdback)
 -- A new message about the same user does not begin the holdback anew; one with a shorter holdback shortens it.
@@ -38,7 +38,7 @@ FROM (
     FOR UPDATE SKIP LOCKED
 ) AS due
 WHERE c.id = due.id
-RETURNING c.id, c.user_id, c.kind, c.attempts, c.present_answers, due.due_at AS was_due_at;
+RETURNING c.id, c.user_id, c.kind, c.attempts, c.present_answers, c.renewals, due.due_at AS was_due_at;
 
 -- next_claim_due(schema_name)
 SELECT greatest(due_at - usersync.clock(), interval '0') FROM usersync.claims
