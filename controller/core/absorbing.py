@@ -103,13 +103,17 @@ ABSORBED = {
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Durable work. `attempts` counts look-ups that failed, `present_answers` those that found the user."""
+    """Durable work. `attempts` counts look-ups that failed, `present_answers` those that found the user.
+
+    `renewals`: how often another message began it anew.
+    """
 
     id: int
     user_id: UserId
     kind: ClaimKind
     attempts: int
     present_answers: int
+    renewals: int = 0
 
 
 @dataclass(frozen=True, slots=True)

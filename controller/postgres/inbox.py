@@ -127,7 +127,12 @@ class PostgresInbox:
             rows = await transaction.rows(_SQL["take_claims"], self.target.schema, limit, lease, LONGEST_DELAY)
             return [
                 Claim(
-                    row["id"], UserId(row["user_id"]), ClaimKind(row["kind"]), row["attempts"], row["present_answers"]
+                    row["id"],
+                    UserId(row["user_id"]),
+                    ClaimKind(row["kind"]),
+                    row["attempts"],
+                    row["present_answers"],
+                    row["renewals"],
                 )
                 for row in sorted(rows, key=lambda row: (row["was_due_at"], row["id"]))
             ]
@@ -293,7 +298,8 @@ class PostgresInbox:
 
         async def update(transaction: Transaction, *, sparing: bool = False) -> bool:
             await lock_users(transaction, self.target.schema, [claim.user_id])
-            await transaction.change(_UPDATING["end_refresh"], claim.id)
+            if not await transaction.change(_UPDATING["end_refresh"], claim.id, claim.renewals):
+                await transaction.change(_UPDATING["renew_refresh"], claim.id)
             if await buried(transaction, self.target.schema, [claim.user_id]):
                 return False
             writing = await self._writing(transaction, sparing=sparing)

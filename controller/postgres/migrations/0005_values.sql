@@ -35,6 +35,9 @@ COMMENT ON TABLE usersync.owed_values IS
 ALTER TABLE usersync.claims DROP CONSTRAINT claims_kind_check;
 ALTER TABLE usersync.claims ADD CONSTRAINT claims_kind_check
     CHECK (kind IN ('deletion', 'catch_up', 'second_sweep', 'holdback', 'creation', 'own_request', 'refresh'));
+ALTER TABLE usersync.claims ADD COLUMN renewals integer NOT NULL DEFAULT 0;
+COMMENT ON COLUMN usersync.claims.renewals IS
+    'How often a message about the same user began the claim anew: whoever took it before asked Clerk too early.';
 
 REVOKE ALL ON ALL TABLES IN SCHEMA usersync FROM PUBLIC;
 DO $$

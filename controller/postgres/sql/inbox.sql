@@ -8,11 +8,11 @@ RETURNING message_id;
 
 -- record_claims(schema_name, user_ids, kinds)
 -- Each pair once, in the order in which they came. A new message about the same user begins its look-ups anew.
-INSERT INTO usersync.claims (schema_name, user_id, kind)
-SELECT $1, c.user_id, c.kind FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS c (user_id, kind, place)
-ORDER BY c.place
+INSERT INTO usersync.claims AS c (schema_name, user_id, kind)
+SELECT $1, n.user_id, n.kind FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS n (user_id, kind, place)
+ORDER BY n.place
 ON CONFLICT (schema_name, user_id, kind)
-DO UPDATE SET attempts = 0, present_answers = 0, due_at = usersync.clock();
+DO UPDATE SET attempts = 0, present_answers = 0, due_at = usersync.clock(), renewals = c.renewals + 1;
 
 -- record_held_claims(schema_name, user_ids, kinds, holdbacks)
 -- A new message about the same user does not begin the holdback anew; one with a shorter holdback shortens it.
@@ -51,7 +51,7 @@ FROM (
     FOR UPDATE SKIP LOCKED
 ) AS due
 WHERE c.id = due.id
-RETURNING c.id, c.user_id, c.kind, c.attempts, c.present_answers, due.due_at AS was_due_at;
+RETURNING c.id, c.user_id, c.kind, c.attempts, c.present_answers, c.renewals, due.due_at AS was_due_at;
 
 -- next_claim_due(schema_name)
 SELECT greatest(due_at - usersync.clock(), interval '0') FROM usersync.claims

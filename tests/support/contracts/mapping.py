@@ -198,8 +198,11 @@ class MappedInboxContract:
         await events.tell(Profile(A, T1, NOTHING))
         claim = await take_one(premises)
         assert await events.tell(Profile(A, T1, NEW)) is Absorbed.DOUBTED
+        again = await take_one(premises)
         await premises.inbox.settle_by_update(claim, Profile(A, T1, NOTHING))
         assert await premises.inbox.next_claim_due() == timedelta()
+        await premises.inbox.settle_by_update(again, Profile(A, T1, NEW))
+        assert await premises.inbox.next_claim_due() is None
 
     async def test_a_buried_user_gets_neither_row_nor_values(self, premises: MappedPremises, events: Events) -> None:
         await events.tell(Profile(A, T1, OLD))

@@ -354,9 +354,10 @@ class FakeStore:
 
     def _claim(self, user_id: UserId, kind: ClaimKind, holdback: timedelta | None = None) -> None:
         due = self.clock.now() + (holdback or timedelta())
-        known = [(claim.id, at) for claim, at in self.claims.values() if (claim.user_id, claim.kind) == (user_id, kind)]
-        number, due = (known[0][0], min(known[0][1], due)) if known else (self.next_number(), due)
-        self.claims[number] = (Claim(number, user_id, kind, attempts=0, present_answers=0), due)
+        known = [(claim, at) for claim, at in self.claims.values() if (claim.user_id, claim.kind) == (user_id, kind)]
+        number, due = (known[0][0].id, min(known[0][1], due)) if known else (self.next_number(), due)
+        renewals = known[0][0].renewals + 1 if known else 0
+        self.claims[number] = (Claim(number, user_id, kind, 0, 0, renewals), due)
         self.recorded_at.setdefault(number, self.clock.now())
         if holdback is not None and not known:
             self.in_holdback.add(number)
@@ -441,8 +442,10 @@ class FakeStore:
         return self.insert_profile(claim.user_id)
 
     async def settle_by_update(self, claim: Claim, profile: Profile, *, inserts: bool = True) -> bool:
-        if claim.id in self.claims and self.claims[claim.id][1] > self.clock.now():
-            del self.claims[claim.id]
+        if claim.id in self.claims:
+            standing, _ = self.claims.pop(claim.id)
+            if standing.renewals != claim.renewals:
+                self.claims[claim.id] = (standing, self.clock.now())
         if claim.user_id in self.tombstones:
             return False
         return self.keep_in_step(profile, confirmed=True, inserts=inserts) in {Absorbed.CREATED, Absorbed.UPDATED}
