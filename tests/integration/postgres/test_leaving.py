@@ -109,6 +109,18 @@ async def test_rows_that_an_event_finds_of_him_later_are_not_archived(whole: str
     assert await fetch_value(whole, "SELECT count(*) FROM usersync.archive") == 0
 
 
+async def test_an_event_that_finds_nothing_of_him_ends_without_a_receipt_or_another_sweep(whole: str) -> None:
+    clock = FakeClock()
+    async with opened(whole, clock=clock) as database:
+        await leave(database, clock)
+        await execute(whole, "DELETE FROM usersync.claims")
+        await database.record_claim(delivery("m1", "user.deleted"), USER, ClaimKind.DELETION)
+        (claim,) = await database.take_claims(10, LEASE)
+        assert await database.settle_by_removal(claim, proofs([USER], clock)[0], Deletion()) == Removal(users=1)
+    assert await acts(whole) == [("erased", "requested")]
+    assert await fetch_value(whole, "SELECT count(*) FROM usersync.claims") == 0
+
+
 async def test_asked_at_once_in_two_processes_it_is_one_request(whole: str) -> None:
     clock = FakeClock()
     async with opened(whole, clock=clock) as one, opened(whole, clock=clock) as two:
