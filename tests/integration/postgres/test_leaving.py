@@ -81,6 +81,7 @@ async def test_of_a_user_with_very_many_rows_neither(database_url: str) -> None:
         for table in ("held_users", "archive", "unfinished", "claims WHERE kind <> 'second_sweep'"):
             assert await fetch_value(database_url, f"SELECT count(*) FROM usersync.{table}") == 0
     assert await acts(database_url) == [("begun", "requested"), ("erased", "requested")]
+    assert [row["kind"] for row in await fetch(database_url, "SELECT kind FROM usersync.claims")] == ["second_sweep"]
 
 
 async def test_rows_that_a_run_finds_of_him_later_are_not_archived(whole: str) -> None:
