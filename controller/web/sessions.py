@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-import jwt
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
-
 from controller.core.users import parse_user_id
 from controller.web.refusals import RefusalKind, Refused
 
@@ -63,6 +60,8 @@ def instance_of(token: str) -> str:
     Raises:
         Refused: it is no session token of any instance.
     """
+    import jwt  # noqa: PLC0415 - not for who serves no account deletion: 10 MB
+
     if token.startswith(MACHINE_PREFIXES):
         raise Refused(RefusalKind.MACHINE, "A machine's token ends nobody's account; send a session token.")
     try:
@@ -109,6 +108,9 @@ def minutes_of(within: timedelta) -> int:
 
 
 def _verified(token: str, keys: Sequence[SigningKey], issuer: str | None) -> Mapping[str, Any]:
+    import jwt  # noqa: PLC0415 - as above
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers  # noqa: PLC0415 - as above
+
     for key in keys:
         try:
             claims: dict[str, Any] = jwt.decode(

@@ -17,7 +17,7 @@ WHERE c.id = $1 AND NOT EXISTS (
 );
 
 -- receipt_of_request(schema_name, user_id, requested_by)
--- Of a user who is buried, erased since he was buried, and owed nothing: not one who came back meanwhile.
+-- Of a user who is buried, and was erased since: not one who came back meanwhile. It is written when all is gone.
 SELECT
     c.position, r.act, r.reason, r.requested_by, r.issued_at, r.counted, r.approval, r.run_id, r.rows::text AS rows,
     encode(r.user_hash, 'hex') AS user_hash, encode(c.hash, 'hex') AS link
@@ -29,9 +29,5 @@ JOIN usersync.tombstones AS s ON s.id = b.tombstone_id
 LEFT JOIN usersync.receipt_chain AS c ON c.receipt_id = r.id
 WHERE t.schema_name = $1 AND r.act = 'erased' AND r.reason = 'requested' AND r.requested_by = $3
     AND r.issued_at >= s.buried_at
-    AND NOT EXISTS (
-        SELECT FROM usersync.claims AS o WHERE o.schema_name = $1 AND o.user_id = $2 AND o.kind = 'own_request'
-    )
-    AND NOT EXISTS (SELECT FROM usersync.unfinished AS u WHERE u.schema_name = $1 AND u.user_id = $2)
 ORDER BY r.id DESC
 LIMIT 1;

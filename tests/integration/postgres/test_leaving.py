@@ -81,6 +81,7 @@ async def test_of_a_user_with_very_many_rows_neither(database_url: str) -> None:
         for table in ("held_users", "archive", "unfinished", "claims WHERE kind <> 'second_sweep'"):
             assert await fetch_value(database_url, f"SELECT count(*) FROM usersync.{table}") == 0
     assert await acts(database_url) == [("begun", "requested"), ("erased", "requested")]
+    assert [row["kind"] for row in await fetch(database_url, "SELECT kind FROM usersync.claims")] == ["second_sweep"]
 
 
 async def test_rows_that_a_run_finds_of_him_later_are_not_archived(whole: str) -> None:
@@ -107,6 +108,18 @@ async def test_rows_that_an_event_finds_of_him_later_are_not_archived(whole: str
         (claim,) = await database.take_claims(10, LEASE)
         assert (await database.settle_by_removal(claim, proofs([USER], clock)[0], Deletion())).rows == 3
     assert await fetch_value(whole, "SELECT count(*) FROM usersync.archive") == 0
+
+
+async def test_an_event_that_finds_nothing_of_him_ends_without_a_receipt_or_another_sweep(whole: str) -> None:
+    clock = FakeClock()
+    async with opened(whole, clock=clock) as database:
+        await leave(database, clock)
+        await execute(whole, "DELETE FROM usersync.claims")
+        await database.record_claim(delivery("m1", "user.deleted"), USER, ClaimKind.DELETION)
+        (claim,) = await database.take_claims(10, LEASE)
+        assert await database.settle_by_removal(claim, proofs([USER], clock)[0], Deletion()) == Removal(users=1)
+    assert await acts(whole) == [("erased", "requested")]
+    assert await fetch_value(whole, "SELECT count(*) FROM usersync.claims") == 0
 
 
 async def test_asked_at_once_in_two_processes_it_is_one_request(whole: str) -> None:

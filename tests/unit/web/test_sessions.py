@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -295,3 +297,9 @@ def _means_the_same(changed: str, text: str) -> bool:
     except ValueError:
         return False
     return parts[0] == parts[1]
+
+
+def test_who_serves_no_account_deletion_does_not_load_what_verifies_tokens() -> None:
+    code = "import sys, controller.cli.serve; print(sorted({'jwt', 'cryptography'} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout.strip() == "[]"
