@@ -72,7 +72,15 @@ class World:
 
     server: LocalPostgres
     clerk: dict[str, Any]
-    traffic: Traffic
+    present: list[str]
+    user: dict[str, Any]
+    events: int
+
+    def traffic(self) -> Traffic:
+        """Make up events of just now: one that looks older is looked up at Clerk before it creates anything."""
+        now = int(time.time() * 1000)
+        user = self.user | {"created_at": now, "updated_at": now}
+        return mix(WARM_UP + self.events, self.present, self.clerk["instance_id"], user)
 
 
 class Contestant(Protocol):
@@ -164,13 +172,14 @@ def bout(contestant: Contestant, world: World, connections: int) -> dict[str, fl
     with tempfile.TemporaryDirectory() as folder:
         process, url = contestant.start(Path(folder), world, database_url)
         try:
-            requests = prepare(world.traffic.deliveries, url, world.clerk["webhook_secret"])
+            traffic = world.traffic()
+            requests = prepare(traffic.deliveries, url, world.clerk["webhook_secret"])
             send(requests[:WARM_UP], url, connections)
             app, server = cpu_seconds(process.pid), cpu_of_sessions(world.server)
             sent = send(requests[WARM_UP:], url, connections)
             app, server = cpu_seconds(process.pid) - app, cpu_of_sessions(world.server) - server
             peak = peak_memory(process.pid)
-            check(contestant, database_url, world.traffic)
+            check(contestant, database_url, traffic)
         except WrongAnswer as wrong:
             sys.exit(f"{contestant.name}: {wrong}")
         finally:
@@ -241,9 +250,7 @@ def main() -> None:
         instance = Instance(clerk["instance_id"], Environment.PRODUCTION)
         present = user_ids(options.events // 5)
         asyncio.run(build(server.create_database("template_webhook"), present, instance))
-        # as one who has signed up just now
-        user |= {"created_at": int(time.time() * 1000), "updated_at": int(time.time() * 1000)}
-        world = World(server, clerk, mix(WARM_UP + options.events, present, instance.id, user))
+        world = World(server, clerk, present, user, options.events)
         print(f"{options.events:,} events, median of {options.rounds} rounds, fsync {settings['fsync']}; connections")
         print(f"{'':28}" + "".join(f"{column:>12}" for column in COLUMNS), flush=True)
         for connections in CONNECTIONS:
