@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from controller.core.ports import Clock, Directory, Inbox, Store, Watcher
     from controller.core.requests import Archive
     from controller.core.targets import Spec, Target
-    from controller.settings import ClerkURLs, Credentials
+    from controller.settings import Access, ClerkURLs, Credentials
 
 RUNS_PART = 0.9
 """Of the share of Clerk's limit that a resource may use; the rest is kept for events, which must not wait."""
@@ -64,7 +64,7 @@ async def open_sweeper(
     clock = SystemClock()
     async with (
         _clerk(spec, credentials, urls, clock, part=RUNS_PART) as directory,
-        Database.open(credentials.database_url, spec.target, clock) as store,
+        Database.open(credentials.database, spec.target, clock) as store,
     ):
         yield Sweeper(directory, store, clock, watcher or Unwatched())
 
@@ -92,7 +92,7 @@ async def open_inbox(spec: Spec, credentials: Credentials, urls: ClerkURLs) -> A
     clock = SystemClock()
     async with (
         _clerk(spec, credentials, urls, clock, part=EVENTS_PART) as clerk,
-        Database.open(credentials.database_url, spec.target, clock, may_migrate=False) as database,
+        Database.open(credentials.database, spec.target, clock, may_migrate=False) as database,
     ):
         await database.check_schema()
         yield Served(clerk, database, database, clock, clerk)
@@ -118,20 +118,20 @@ async def open_archive(spec: Spec, credentials: Credentials, urls: ClerkURLs) ->
     clock = SystemClock()
     async with (
         _clerk(spec, credentials, urls, clock, part=RUNS_PART) as directory,
-        Database.open(credentials.database_url, spec.target, clock) as database,
+        Database.open(credentials.database, spec.target, clock) as database,
     ):
         await database.inspect()
         yield Opened(directory, database, clock)
 
 
 @asynccontextmanager
-async def open_receipts(database_url: str, target: Target) -> AsyncIterator[Database]:
+async def open_receipts(access: str | Access, target: Target) -> AsyncIterator[Database]:
     """Open the database alone, for what only reads it or links its receipts; nothing is migrated.
 
     Raises:
         SchemaMissing: our schema is missing or older than this program.
     """
-    async with Database.open(database_url, target, SystemClock(), may_migrate=False) as database:
+    async with Database.open(access, target, SystemClock(), may_migrate=False) as database:
         await database.check_schema()
         yield database
 

@@ -6,7 +6,7 @@ Decides when our schema is migrated. Opened by `runtime`.
 from __future__ import annotations
 
 import secrets
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
@@ -27,6 +27,7 @@ from controller.postgres.restoring import Restoring, Undone
 from controller.postgres.runs import begin_run
 from controller.postgres.shapes import describe
 from controller.postgres.verifying import read_receipts, verify
+from controller.settings import Access
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -53,12 +54,14 @@ class Database(PostgresInbox):
 
     times: LockTimes = field(default_factory=LockTimes)
     may_migrate: bool = True
+    admin: Connections | None = None
+    """To the same database, under the role for migrations and policies."""
 
     @classmethod
     @asynccontextmanager
     async def open(  # noqa: PLR0913 - of the six after the target five have a default that is right
         cls,
-        url: str,
+        url: str | Access,
         target: Target,
         clock: Clock,
         *,
@@ -71,7 +74,7 @@ class Database(PostgresInbox):
         """Open a pool of at most `size` connections, made when first used.
 
         Args:
-            url: of the database; `postgres://` or `postgresql://`.
+            url: of the database (`postgres://` or `postgresql://`), or all that it takes to reach it.
             target: schema and tables.
             clock: the one that dated the proofs.
             size: connections at most, two at least.
@@ -83,8 +86,16 @@ class Database(PostgresInbox):
         Raises:
             InvalidSpec: the URL is none.
         """
-        async with Connections.open(url, size=size, label=label) as connections:
-            yield cls(connections, target, clock, bounds or Bounds(), times or LockTimes(), may_migrate)
+        access = Access.of(url)
+        async with AsyncExitStack() as stack:
+            connections = await stack.enter_async_context(
+                Connections.open(access.url, ca=access.ca, size=size, label=label)
+            )
+            admin = None
+            if access.admin_url is not None:
+                opening = Connections.open(access.admin_url, ca=access.ca, label=f"{label} admin")
+                admin = await stack.enter_async_context(opening)
+            yield cls(connections, target, clock, bounds or Bounds(), times or LockTimes(), may_migrate, admin)
 
     async def check_schema(self) -> None:
         """Check that our schema is there and new enough, without touching it.
@@ -105,7 +116,7 @@ class Database(PostgresInbox):
         except SchemaMissing:
             if not self.may_migrate:
                 raise
-            applied = await apply_migrations(self.connections)
+            applied = await apply_migrations(self.connections, self.admin)
             log.info("schema_migrated", database=self.connections.where, migrations=list(applied))
 
         async def look(transaction: Transaction) -> Inspection:

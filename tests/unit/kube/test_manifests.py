@@ -67,7 +67,7 @@ def test_webhook_secrets_are_not_needed_for_runs() -> None:
 
 def test_the_databases_url_alone_needs_no_key_of_clerk() -> None:
     (declared,) = read_manifest(USER_SYNC, {"DATABASE_URL": "postgres://env"})
-    assert declared.database_url() == "postgres://env"
+    assert declared.database().url == "postgres://env"
 
 
 def test_a_file_may_hold_several_resources() -> None:
