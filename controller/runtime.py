@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from controller.core.leaving import Accounts
     from controller.core.ports import Clock, Directory, Inbox, Store, Watcher
     from controller.core.requests import Archive
+    from controller.core.securing import Guarded
     from controller.core.targets import Spec, Target
     from controller.settings import Access, ClerkURLs, Credentials
 
@@ -133,6 +134,13 @@ async def open_receipts(access: str | Access, target: Target) -> AsyncIterator[D
     """
     async with Database.open(access, target, SystemClock(), may_migrate=False) as database:
         await database.check_schema()
+        yield database
+
+
+@asynccontextmanager
+async def open_policies(access: Access, target: Target) -> AsyncIterator[Guarded]:
+    """Open the database for its row-level security alone; our schema need not be there."""
+    async with Database.open(access, target, SystemClock(), may_migrate=False) as database:
         yield database
 
 

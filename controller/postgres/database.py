@@ -21,6 +21,7 @@ from controller.postgres.inbox import PostgresInbox
 from controller.postgres.inspecting import inspect_target
 from controller.postgres.locking import LockTimes, holding
 from controller.postgres.migrating import apply_migrations, require_schema
+from controller.postgres.policing import MENDING, mend_security, read_security
 from controller.postgres.queries import load
 from controller.postgres.receipting import chain
 from controller.postgres.restoring import Restoring, Undone
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from controller.core.policies import Mending, Security
     from controller.core.ports import Clock, Inspection, RunLabel
     from controller.core.proofs import Proof
     from controller.core.receipts import Receipt, Verified
@@ -209,6 +211,22 @@ class Database(PostgresInbox):
             erased = await lock.transact(remove, limits=LONG)
         await self._chain()
         return erased
+
+    async def read_security(self) -> Security:
+        """Read the policies of the listed tables, as the admin's role if there is one."""
+
+        async def read(transaction: Transaction) -> Security:
+            return await read_security(transaction, self.target)
+
+        return await (self.admin or self.connections).transact(read)
+
+    async def mend_security(self, mending: Mending) -> None:
+        """Mend the policies of one table, as the admin's role if there is one."""
+
+        async def change(transaction: Transaction) -> None:
+            await mend_security(transaction, self.target, mending)
+
+        await (self.admin or self.connections).transact(change, limits=MENDING)
 
     async def _chain(self) -> None:
         await self.connections.transact(lambda transaction: chain(transaction, self.target.schema))

@@ -93,13 +93,13 @@ def _of_certificate(error: ssl.SSLCertVerificationError, where: str) -> str:
     if error.verify_code in OTHER_HOST:
         return (
             f"{head}: it is for another host name ({error.verify_message.rstrip('.')}). Write the host into the "
-            "database URL as the certificate has it; if it has none that can be reached, sslmode=verify-ca leaves the name out."
+            "database URL as the certificate has it; if none can be reached, sslmode=verify-ca leaves the name out."
         )
     if error.verify_code in UNKNOWN_ISSUER:
         return (
             f"{head}: it is not of the given CA ({error.verify_message.rstrip('.')}). Take the CA from whoever runs "
-            "the server (database.caSecretRef, DATABASE_CA, or sslrootcert in the URL); if it is the right one, somebody "
-            "else answers there."
+            "the server (database.caSecretRef, DATABASE_CA, or sslrootcert in the URL); if it is the right one, "
+            "somebody else answers there."
         )
     return f"{head}: {error.verify_message.rstrip('.')}. Have the server's certificate renewed."
 

@@ -19,6 +19,7 @@ from controller.core.drift import Drift, TableDrift
 from controller.core.leaving import FOR_GOOD, OWN_REQUEST
 from controller.core.outcomes import Absorbed, Closing, Outcome, Reduction, Removal
 from controller.core.planning import allowance
+from controller.core.policies import Mending, Security
 from controller.core.ports import Inspection, RunLabel
 from controller.core.removals import RemovalTerms
 from controller.core.suspects import Suspects
@@ -122,6 +123,8 @@ class FakeStore:
     bound: int = 50_000
     bite: int = 10_000
     begun: set[UserId] = field(default_factory=set)
+    security: Security = field(default_factory=lambda: Security("public", missing="Nothing of Supabase is here."))
+    mended: list[Mending] = field(default_factory=list)
     _numbers: int = 0
 
     def __post_init__(self) -> None:
@@ -264,6 +267,18 @@ class FakeStore:
 
     async def inspect(self) -> Inspection:
         return self.inspection
+
+    async def read_security(self) -> Security:
+        """What the test has set."""
+        if (error := self.errors.get("read_security")) is not None:
+            raise error
+        return self.security
+
+    async def mend_security(self, mending: Mending) -> None:
+        """Note it."""
+        self.mended.append(mending)
+        if (error := self.errors.get("mend_security")) is not None:
+            raise error
 
     async def pinned_instance(self) -> str | None:
         return self.pinned

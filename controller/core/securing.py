@@ -1,0 +1,177 @@
+"""What a run does about row-level security, and how it reports it: `spec.rowLevelSecurity`.
+
+Decides when something is changed (Enforce, in a run that may change something at all) and what the condition
+says. A failure here is reported and never fails the run: users are kept in step all the same. Used by `sweeping`,
+`diagnosing` and the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from controller.core.policies import BROKEN_BECAUSE, Command, Mending, Security, TableSecurity, mend
+from controller.core.targets import RowLevelSecurity
+from controller.errors import UserSyncError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from controller.core.targets import Spec
+
+NAMED_AT_MOST = 10
+
+
+class Guarded(Protocol):
+    """The database, as far as policies go."""
+
+    async def read_security(self) -> Security:
+        """Read the policies of the listed tables; nothing is locked."""
+
+    async def mend_security(self, mending: Mending) -> None:
+        """Do what is to be done to one table, in one transaction.
+
+        Raises:
+            DatabaseRefused: the role may not.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the condition `RowLevelSecurity` says; `holds` is None where nothing can be said."""
+
+    reason: str
+    message: str
+    holds: bool | None
+
+
+async def secure(store: Guarded, spec: Spec) -> Verdict | None:
+    """Do and report what `spec.rowLevelSecurity` asks for; None for Ignore."""
+    if spec.row_level_security is RowLevelSecurity.IGNORE:
+        return None
+    policy = spec.policy()
+    enforces = spec.row_level_security is RowLevelSecurity.ENFORCE
+    try:
+        security = await store.read_security()
+        refusals: list[str] = []
+        if enforces and policy.actions and not policy.dry_run:
+            refusals = await _enforce(store, security)
+            security = await store.read_security()
+    except UserSyncError as error:
+        return Verdict("CheckFailed", f"The policies could not be read: {error}", holds=None)
+    verdict = judge(security)
+    if refusals and verdict.holds is False:
+        return Verdict("NotEnforced", f"{verdict.message} {' '.join(refusals)}", holds=False)
+    return verdict
+
+
+async def _enforce(store: Guarded, security: Security) -> list[str]:
+    """Mend each table that can be mended; returns why the others were not."""
+    refusals: dict[str, None] = {}
+    if security.missing is not None:
+        return []
+    for table in security.tables:
+        mending = mend(table)
+        if not mending:
+            continue
+        if not table.alterable:
+            refusals[
+                f"Our role may not change the policies of {security.schema}.{table.name}: name an owner of the tables "
+                "in spec.database.adminUrlSecretRef, or run the SQL of usersync policies apply --print."
+            ] = None
+            continue
+        try:
+            await store.mend_security(mending)
+        except UserSyncError as error:
+            refusals[f"{security.schema}.{table.name} could not be changed: {error}"] = None
+    return list(refusals)
+
+
+def judge(security: Security) -> Verdict:
+    """Say what the policies come to; the worst comes first."""
+    if security.missing is not None:
+        return Verdict(
+            "NotApplicable", f"{security.missing} Policies for signed-in users have no meaning here.", holds=None
+        )
+    tables = [table for table in security.tables if table.reachable]
+    faults = (
+        ("PoliciesBroken", _of_broken(tables)),
+        ("RowLevelSecurityOff", _of_off(tables)),
+        ("PoliciesOpen", _of_open(tables)),
+        ("PoliciesMissing", _of_missing(tables)),
+    )
+    found = [(reason, message) for reason, message in faults if message]
+    if not found:
+        return Verdict("PoliciesWork", _of_working(security), holds=True)
+    return Verdict(found[0][0], " ".join(message for _, message in found), holds=False)
+
+
+def _of_broken(tables: Iterable[TableSecurity]) -> str:
+    named = [f"{table.name}.{name}" for table in tables for name in table.broken() if table.enabled]
+    if not named:
+        return ""
+    return (
+        f"Built on auth.uid(): {_listed(named)}; {BROKEN_BECAUSE}. Replace them: usersync policies apply "
+        "--replace-broken, or --replace NAME for single ones."
+    )
+
+
+def _of_off(tables: Iterable[TableSecurity]) -> str:
+    off = [table for table in tables if not table.enabled]
+    if not off:
+        return ""
+    held = [f"{table.name}.{name}" for table in off for name in table.broken()]
+    broken = (
+        f" {_listed(held)} are built on auth.uid() and would break each request once it is on, so nothing turns it on "
+        "until they are replaced (--replace-broken)."
+        if held
+        else ""
+    )
+    return (
+        f"Row-level security is off: {_listed(table.name for table in off)}; whoever has the public key of the "
+        f"application reads and changes the rows of all users. Turn it on: usersync policies apply.{broken}"
+    )
+
+
+def _of_open(tables: Iterable[TableSecurity]) -> str:
+    named = [f"{table.name}.{name}" for table in tables for name in table.open() if table.enabled]
+    if not named:
+        return ""
+    return (
+        f"True for every row: {_listed(named)}; they let everybody at the rows of all users. If that is not meant: "
+        "usersync policies apply --replace NAME."
+    )
+
+
+def _of_missing(tables: Iterable[TableSecurity]) -> str:
+    parts = []
+    for table in tables:
+        if altered := table.altered():
+            parts.append(f"{table.name} ({_listed(altered)} altered by hand)")
+        elif table.enabled and not table.granting() and not table.broken():
+            parts.append(table.name)
+    if not parts:
+        return ""
+    return f"No policy lets signed-in users at their own rows: {_listed(parts)}. Create them: usersync policies apply."
+
+
+def _of_working(security: Security) -> str:
+    """Say that all is well, and which commands are closed to users, which may be meant so."""
+    closed = [
+        f"{table.name} ({', '.join(command.value for command in table.closed())})"
+        for table in security.tables
+        if table.reachable and 0 < len(table.closed()) < len(Command)
+    ]
+    unreachable = [table.name for table in security.tables if not table.reachable]
+    parts = [
+        "Signed-in users reach their own rows, and nobody else's, as far as the policies can be judged.",
+        f"Closed to them, by the application's policies: {_listed(closed)}." if closed else "",
+        f"Without any grant to anon and authenticated: {_listed(unreachable)}." if unreachable else "",
+    ]
+    return " ".join(filter(None, parts))
+
+
+def _listed(names: Iterable[str]) -> str:
+    found = list(names)
+    more = f" and {len(found) - NAMED_AT_MOST} more" if len(found) > NAMED_AT_MOST else ""
+    return f"{', '.join(found[:NAMED_AT_MOST])}{more}"
