@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from controller.postgres.connections import Transaction
 
 _SQL: Final = load("schema")
+APPEND_ONLY: Final = (
+    "usersync.tombstones",
+    "usersync.lifted_tombstones",
+    "usersync.receipts",
+    "usersync.receipt_chain",
+)
 _FILE_NAME = re.compile(r"(?P<version>\d{4})_(?P<name>[a-z_]+)\.sql")
 
 
@@ -157,4 +163,6 @@ def _grants(role: str) -> tuple[str, ...]:
         f"GRANT USAGE ON SCHEMA usersync TO {quoted(role)};",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA usersync TO {quoted(role)};",
         f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA usersync TO {quoted(role)};",
+        f"REVOKE UPDATE, DELETE ON {', '.join(APPEND_ONLY)} FROM {quoted(role)};",
+        f"REVOKE INSERT, UPDATE, DELETE ON usersync.schema_migrations FROM {quoted(role)};",
     )

@@ -47,6 +47,7 @@ def test_the_api_reference_is_that_of_the_crd() -> None:
     [
         "README.md",
         "deploy/kustomize/README.md",
+        "deploy/sql/README.md",
         "docs/architecture.md",
         "docs/deletion.md",
         "docs/performance.md",
