@@ -200,8 +200,13 @@ def _database_url(environ: Mapping[str, str]) -> str:
     return url
 
 
+def front_end_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return the variables of Supabase's HTTP interface that are set."""
+    return [name for name in _FRONT_END if _value(environ, name)]
+
+
 def _missing_database(environ: Mapping[str, str]) -> str:
-    present = [name for name in _FRONT_END if _value(environ, name)]
+    present = front_end_variables(environ)
     if not present:
         return f"{DATABASE_URL} is not set. Set it to the database's connection string."
     return (

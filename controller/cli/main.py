@@ -35,6 +35,7 @@ COMMANDS = {
     "restore": Entry("requests", "restore", "Put the removed rows of one user back from the archive."),
     "erase": Entry("requests", "erase", "Erase one user whom Clerk has deleted, the archive included."),
     "receipts": Entry("receipts", "receipts", "Show what became of whom, and verify that nothing was changed since."),
+    "doctor": Entry("doctor", "doctor", "Look for what goes wrong in practice, and say what mends it."),
     "policies": Entry("policies", "policies", "Check or create row-level security that works with Clerk's ids."),
     "migrate": Entry("schema", "migrate", "Create or bring up to date the schema that usersync works with."),
     "operate": Entry("operate", "operate", "Run the controller on a Kubernetes cluster."),

@@ -21,7 +21,7 @@ PREFIX = "usersync_"
 BROKEN_BECAUSE = (
     "auth.uid() casts the subject of the token to uuid, which Clerk's ids (user_...) are not: each request of a "
     "signed-in user ends with 'invalid input syntax for type uuid', also beside policies that work, as all of them are "
-    "evaluated"
+    "evaluated."
 )
 
 

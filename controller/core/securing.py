@@ -87,39 +87,52 @@ async def _enforce(store: Guarded, security: Security) -> list[str]:
     return list(refusals)
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with the policies, with what happens if it stays and what mends it."""
+
+    reason: str
+    message: str
+    consequence: str
+    remedy: str
+
+
 def judge(security: Security) -> Verdict:
     """Say what the policies come to; the worst comes first."""
     if security.missing is not None:
         return Verdict(
             "NotApplicable", f"{security.missing} Policies for signed-in users have no meaning here.", holds=None
         )
-    tables = [table for table in security.tables if table.reachable]
-    faults = (
-        ("PoliciesBroken", _of_broken(tables)),
-        ("RowLevelSecurityOff", _of_off(tables)),
-        ("PoliciesOpen", _of_open(tables)),
-        ("PoliciesMissing", _of_missing(tables)),
-    )
-    found = [(reason, message) for reason, message in faults if message]
+    found = faults(security)
     if not found:
         return Verdict("PoliciesWork", _of_working(security), holds=True)
-    return Verdict(found[0][0], " ".join(message for _, message in found), holds=False)
+    words = (f"{fault.message} {fault.consequence} {fault.remedy}" for fault in found)
+    return Verdict(found[0].reason, " ".join(words), holds=False)
 
 
-def _of_broken(tables: Iterable[TableSecurity]) -> str:
+def faults(security: Security) -> list[Fault]:
+    """Return what is wrong, the worst first."""
+    tables = [table for table in security.tables if table.reachable]
+    judged = (_of_broken(tables), _of_off(tables), _of_open(tables), _of_missing(tables))
+    return [fault for fault in judged if fault is not None]
+
+
+def _of_broken(tables: Iterable[TableSecurity]) -> Fault | None:
     named = [f"{table.name}.{name}" for table in tables for name in table.broken() if table.enabled]
     if not named:
-        return ""
-    return (
-        f"Built on auth.uid(): {_listed(named)}; {BROKEN_BECAUSE}. Replace them: usersync policies apply "
-        "--replace-broken, or --replace NAME for single ones."
+        return None
+    return Fault(
+        "PoliciesBroken",
+        f"Policies built on auth.uid(): {_listed(named)}.",
+        BROKEN_BECAUSE,
+        "Replace them: usersync policies apply --replace-broken, or --replace NAME for single ones.",
     )
 
 
-def _of_off(tables: Iterable[TableSecurity]) -> str:
+def _of_off(tables: Iterable[TableSecurity]) -> Fault | None:
     off = [table for table in tables if not table.enabled]
     if not off:
-        return ""
+        return None
     held = [f"{table.name}.{name}" for table in off for name in table.broken()]
     broken = (
         f" {_listed(held)} are built on auth.uid() and would break each request once it is on, so nothing turns it on "
@@ -127,23 +140,27 @@ def _of_off(tables: Iterable[TableSecurity]) -> str:
         if held
         else ""
     )
-    return (
-        f"Row-level security is off: {_listed(table.name for table in off)}; whoever has the public key of the "
-        f"application reads and changes the rows of all users. Turn it on: usersync policies apply.{broken}"
+    return Fault(
+        "RowLevelSecurityOff",
+        f"Row-level security is off: {_listed(table.name for table in off)}.",
+        "Whoever has the public key of the application reads and changes the rows of all users.",
+        f"Turn it on: usersync policies apply.{broken}",
     )
 
 
-def _of_open(tables: Iterable[TableSecurity]) -> str:
+def _of_open(tables: Iterable[TableSecurity]) -> Fault | None:
     named = [f"{table.name}.{name}" for table in tables for name in table.open() if table.enabled]
     if not named:
-        return ""
-    return (
-        f"True for every row: {_listed(named)}; they let everybody at the rows of all users. If that is not meant: "
-        "usersync policies apply --replace NAME."
+        return None
+    return Fault(
+        "PoliciesOpen",
+        f"Policies that are true for every row: {_listed(named)}.",
+        "They let everybody at the rows of all users.",
+        "If that is not meant: usersync policies apply --replace NAME.",
     )
 
 
-def _of_missing(tables: Iterable[TableSecurity]) -> str:
+def _of_missing(tables: Iterable[TableSecurity]) -> Fault | None:
     parts = []
     for table in tables:
         if altered := table.altered():
@@ -151,8 +168,13 @@ def _of_missing(tables: Iterable[TableSecurity]) -> str:
         elif table.enabled and not table.granting() and not table.broken():
             parts.append(table.name)
     if not parts:
-        return ""
-    return f"No policy lets signed-in users at their own rows: {_listed(parts)}. Create them: usersync policies apply."
+        return None
+    return Fault(
+        "PoliciesMissing",
+        f"No policy lets signed-in users at their own rows: {_listed(parts)}.",
+        "Their requests find nothing there, and may write nothing.",
+        "Create them: usersync policies apply.",
+    )
 
 
 def _of_working(security: Security) -> str:

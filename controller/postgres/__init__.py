@@ -4,7 +4,8 @@ Read in this order: `database` (what the core sees), `runs` and `inbox` (a run, 
 `creating`, `removing`, `purging`, `reducing` (what they do), `restoring`, `fitting`, `erasing`, `receipting`,
 `verifying` (how it is undone, and proved), `locking` (who may write), `shapes`, `references` and `inspecting` (what the
 tables are like), `connections` (how a statement reaches the server), `queries` and `sql/` (the statements),
-`migrating` and `migrations/` (our own schema), `policing` (row-level security), `failures`, `urls` and `tls`.
+`migrating` and `migrations/` (our own schema), `policing` (row-level security), `probing` (for `usersync doctor`),
+`failures`, `urls` and `tls`.
 """
 
 from controller.postgres.counting import Bounds

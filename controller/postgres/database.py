@@ -22,6 +22,7 @@ from controller.postgres.inspecting import inspect_target
 from controller.postgres.locking import LockTimes, holding
 from controller.postgres.migrating import apply_migrations, require_schema
 from controller.postgres.policing import MENDING, mend_security, read_security
+from controller.postgres.probing import Probe
 from controller.postgres.queries import load
 from controller.postgres.receipting import chain
 from controller.postgres.restoring import Restoring, Undone
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from controller.core.facts import DatabaseFacts
     from controller.core.policies import Mending, Security
     from controller.core.ports import Clock, Inspection, RunLabel
     from controller.core.proofs import Proof
@@ -227,6 +229,10 @@ class Database(PostgresInbox):
             await mend_security(transaction, self.target, mending)
 
         await (self.admin or self.connections).transact(change, limits=MENDING)
+
+    async def probe(self, access: Access) -> DatabaseFacts:
+        """Ask everything that `usersync doctor` wants to know; nothing is changed, and nothing raised."""
+        return await Probe(self.connections, access, self.target, self.clock).look()
 
     async def _chain(self) -> None:
         await self.connections.transact(lambda transaction: chain(transaction, self.target.schema))

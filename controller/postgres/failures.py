@@ -125,6 +125,11 @@ def _of_connection(error: Exception, where: str) -> UserSyncError:
 def _of_server(error: asyncpg.PostgresError, where: str) -> UserSyncError:
     state = error.sqlstate or "XX000"
     said = _first_line(error)
+    if "statement pooling mode" in said:
+        return DatabaseRefused(
+            f"{where} is behind a pooler in statement mode, which permits no transaction. Use its transaction mode, or "
+            "connect directly."
+        )
     if state in RETRIED_STATES:
         return ContendedTransaction(
             f"{where}: {RETRIED_STATES[state]}; other transactions hold what ours needs, and did so each time it was "
@@ -140,13 +145,13 @@ def _of_server(error: asyncpg.PostgresError, where: str) -> UserSyncError:
         )
     if state[:2] in REFUSED_CLASSES or "Tenant or user not found" in said:
         return DatabaseRefused(f"{where} refuses the connection: {said}. Check user, password and database.")
-    if state == "42501":
-        return DatabaseRefused(f"{where}: {said}. Grant our role what it lacks.")
     return _of_statement(error, state, where)
 
 
 def _of_statement(error: asyncpg.PostgresError, state: str, where: str) -> UserSyncError:
     said = _first_line(error)
+    if state == "42501":
+        return DatabaseRefused(f"{where}: {said}. Grant our role what it lacks.")
     if state in {"42P01", "42703", "3F000", "42883"}:
         if "usersync" in said:
             return SchemaMissing(f"The schema usersync of {where} is missing or damaged ({said}). {MIGRATE_HINT}")

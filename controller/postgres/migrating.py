@@ -120,14 +120,15 @@ async def require_schema(connections: Connections) -> None:
     Raises:
         SchemaMissing: it is not.
     """
-    version = await connections.transact(_version)
+    version = await connections.transact(installed_version)
     if version < schema_version():
         found = "is missing" if version == 0 else f"has version {version}, and this program needs {schema_version()}"
         message = f"The schema usersync of {connections.where} {found}. {MIGRATE_HINT}"
         raise SchemaMissing(message)
 
 
-async def _version(transaction: Transaction) -> int:
+async def installed_version(transaction: Transaction) -> int:
+    """Return the version of the schema that is there, 0 where there is none."""
     if not await transaction.value(_SQL["migrations_are_recorded"]):
         return 0
     return max((row["version"] for row in await transaction.rows(_SQL["recorded_versions"])), default=0)

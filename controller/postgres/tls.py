@@ -11,10 +11,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
-from enum import Enum
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
+from controller.core.facts import Protection
 from controller.errors import InvalidSpec
 
 if TYPE_CHECKING:
@@ -24,21 +24,6 @@ FOR_GOOD: Final = frozenset({"verify-ca", "verify-full"})
 UNENCRYPTED: Final = "disable"
 MAY_BE_PLAIN: Final = frozenset({"allow", "prefer"})
 """Modes that take an unencrypted connection where the server offers no other, or where somebody says that it does."""
-
-
-class Protection(Enum):
-    """What stands between the connection and somebody on the way."""
-
-    LOCAL = "local"
-    """A unix socket or the machine itself: nobody is on the way."""
-    VERIFIED = "verified"
-    CHAIN_ONLY = "chain only"
-    """Encrypted, and the certificate is of the right CA, though perhaps of another host."""
-    UNVERIFIED = "unverified"
-    """Encrypted, to whoever answers."""
-    MAYBE = "maybe"
-    """Encrypted if the answer says that it can be."""
-    NONE = "none"
 
 
 def protection(address: Address, ca: str | None) -> Protection:

@@ -112,7 +112,7 @@ def test_a_broken_policy_for_others_than_signed_in_users_breaks_nothing() -> Non
 @pytest.mark.parametrize(
     ("table", "reason", "words"),
     [
-        (TableSecurity("tasks", policies=(broken(),)), "PoliciesBroken", "tasks.original; auth.uid() casts"),
+        (TableSecurity("tasks", policies=(broken(),)), "PoliciesBroken", "auth.uid() casts"),
         (TableSecurity("tasks", enabled=False), "RowLevelSecurityOff", "reads and changes the rows of all users"),
         (
             TableSecurity("tasks", enabled=False, policies=(broken(),)),
