@@ -73,7 +73,7 @@ class Commands(click.Group):
 @click.command(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Exit codes: 0 in sync or done, 1 error, 2 usage or invalid manifest, 3 drift found or left behind, "
+    epilog="Exit codes: 0 in sync or done, 1 error, 2 usage or invalid manifest, 3 drift or findings, or left behind, "
     "4 deletion blocked.",
 )
 @debug_option

@@ -163,7 +163,7 @@ def _show(spec: Spec, security: Security, output: Output) -> None:
         document = {
             "resource": spec.name,
             "status": {None: "Unknown", True: "True", False: "False"}[verdict.holds],
-            "reason": verdict.reason,
+            "reason": verdict.reason.value,
             "message": verdict.message,
             "tables": [_document(table) for table in security.tables],
         }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from controller.core.facts import Failed, ServerFacts
 from controller.core.findings import Finding, Severity, Unchecked, error, note, warning
-from controller.core.securing import faults
+from controller.core.securing import SecurityReason, faults
 from controller.core.targets import Role, RowLevelSecurity
 from controller.core.users import CLERK_ID_PATTERN
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence"}
 _TABLES = {"r", "p"}
+_GRAVE = {SecurityReason.POLICIES_BROKEN, SecurityReason.SECURITY_OFF}
 _STOPS = "Every run stops with TableUnsupported, and events are answered 503."
 
 
@@ -198,5 +199,5 @@ def _of_policies(security: Security | Failed, spec: Spec) -> Iterator[Finding | 
         yield Unchecked("row-level security", security.why)
         return
     for fault in faults(security):
-        severity = Severity.ERROR if fault.reason in {"PoliciesBroken", "RowLevelSecurityOff"} else Severity.WARNING
-        yield Finding(fault.reason, severity, fault.message, fault.consequence, fault.remedy)
+        severity = Severity.ERROR if fault.reason in _GRAVE else Severity.WARNING
+        yield Finding(fault.reason.value, severity, fault.message, fault.consequence, fault.remedy)

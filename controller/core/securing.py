@@ -8,6 +8,7 @@ says. A failure here is reported and never fails the run: users are kept in step
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from controller.core.policies import BROKEN_BECAUSE, Command, Mending, Security, TableSecurity, mend
@@ -20,6 +21,19 @@ if TYPE_CHECKING:
     from controller.core.targets import Spec
 
 NAMED_AT_MOST = 10
+
+
+class SecurityReason(StrEnum):
+    """The one word of the condition `RowLevelSecurity`; docs/runbook.md explains each."""
+
+    POLICIES_WORK = "PoliciesWork"
+    POLICIES_BROKEN = "PoliciesBroken"
+    SECURITY_OFF = "RowLevelSecurityOff"
+    POLICIES_OPEN = "PoliciesOpen"
+    POLICIES_MISSING = "PoliciesMissing"
+    NOT_ENFORCED = "NotEnforced"
+    NOT_APPLICABLE = "NotApplicable"
+    CHECK_FAILED = "CheckFailed"
 
 
 class Guarded(Protocol):
@@ -40,7 +54,7 @@ class Guarded(Protocol):
 class Verdict:
     """What the condition `RowLevelSecurity` says; `holds` is None where nothing can be said."""
 
-    reason: str
+    reason: SecurityReason
     message: str
     holds: bool | None
 
@@ -58,10 +72,10 @@ async def secure(store: Guarded, spec: Spec) -> Verdict | None:
             refusals = await _enforce(store, security)
             security = await store.read_security()
     except UserSyncError as error:
-        return Verdict("CheckFailed", f"The policies could not be read: {error}", holds=None)
+        return Verdict(SecurityReason.CHECK_FAILED, f"The policies could not be read: {error}", holds=None)
     verdict = judge(security)
     if refusals and verdict.holds is False:
-        return Verdict("NotEnforced", f"{verdict.message} {' '.join(refusals)}", holds=False)
+        return Verdict(SecurityReason.NOT_ENFORCED, f"{verdict.message} {' '.join(refusals)}", holds=False)
     return verdict
 
 
@@ -91,7 +105,7 @@ async def _enforce(store: Guarded, security: Security) -> list[str]:
 class Fault:
     """One thing that is wrong with the policies, with what happens if it stays and what mends it."""
 
-    reason: str
+    reason: SecurityReason
     message: str
     consequence: str
     remedy: str
@@ -101,11 +115,13 @@ def judge(security: Security) -> Verdict:
     """Say what the policies come to; the worst comes first."""
     if security.missing is not None:
         return Verdict(
-            "NotApplicable", f"{security.missing} Policies for signed-in users have no meaning here.", holds=None
+            SecurityReason.NOT_APPLICABLE,
+            f"{security.missing} Policies for signed-in users have no meaning here.",
+            holds=None,
         )
     found = faults(security)
     if not found:
-        return Verdict("PoliciesWork", _of_working(security), holds=True)
+        return Verdict(SecurityReason.POLICIES_WORK, _of_working(security), holds=True)
     words = (f"{fault.message} {fault.consequence} {fault.remedy}" for fault in found)
     return Verdict(found[0].reason, " ".join(words), holds=False)
 
@@ -122,7 +138,7 @@ def _of_broken(tables: Iterable[TableSecurity]) -> Fault | None:
     if not named:
         return None
     return Fault(
-        "PoliciesBroken",
+        SecurityReason.POLICIES_BROKEN,
         f"Policies built on auth.uid(): {_listed(named)}.",
         BROKEN_BECAUSE,
         "Replace them: usersync policies apply --replace-broken, or --replace NAME for single ones.",
@@ -141,7 +157,7 @@ def _of_off(tables: Iterable[TableSecurity]) -> Fault | None:
         else ""
     )
     return Fault(
-        "RowLevelSecurityOff",
+        SecurityReason.SECURITY_OFF,
         f"Row-level security is off: {_listed(table.name for table in off)}.",
         "Whoever has the public key of the application reads and changes the rows of all users.",
         f"Turn it on: usersync policies apply.{broken}",
@@ -153,7 +169,7 @@ def _of_open(tables: Iterable[TableSecurity]) -> Fault | None:
     if not named:
         return None
     return Fault(
-        "PoliciesOpen",
+        SecurityReason.POLICIES_OPEN,
         f"Policies that are true for every row: {_listed(named)}.",
         "They let everybody at the rows of all users.",
         "If that is not meant: usersync policies apply --replace NAME.",
@@ -170,7 +186,7 @@ def _of_missing(tables: Iterable[TableSecurity]) -> Fault | None:
     if not parts:
         return None
     return Fault(
-        "PoliciesMissing",
+        SecurityReason.POLICIES_MISSING,
         f"No policy lets signed-in users at their own rows: {_listed(parts)}.",
         "Their requests find nothing there, and may write nothing.",
         "Create them: usersync policies apply.",

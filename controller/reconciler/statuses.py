@@ -132,7 +132,7 @@ def succeeded(before: Mapping[str, Any], look: Look, outcome: Outcome, span: Spa
     if outcome.security is not None:
         verdict = outcome.security
         state = State.UNKNOWN if verdict.holds is None else State.of(verdict.holds)
-        wanted.append(Condition(SECURITY, state, verdict.reason, verdict.message))
+        wanted.append(Condition(SECURITY, state, verdict.reason.value, verdict.message))
     status = _handled(before, look)
     status |= {
         "conditions": _conditions(before, wanted, look, span.finish),

@@ -184,7 +184,7 @@ FULL_STATUS: dict[str, Any] = {
             "lastTransitionTime": "2026-01-02T03:04:05Z",
             "observedGeneration": 1,
         }
-        for kind in ("Ready", "Reconciling", "Stalled", "InSync", "DeletionBlocked")
+        for kind in ("Ready", "Reconciling", "Stalled", "InSync", "DeletionBlocked", "RowLevelSecurity")
     ],
     "drift": {
         "total": 12,
