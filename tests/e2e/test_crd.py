@@ -85,6 +85,7 @@ def test_every_field_left_out_gets_its_default(control_plane: ControlPlane, name
         "deletion": DELETION,
         "webhook": {"onUserCreated": "CreateProfile", "onUserDeleted": "Immediate"},
         "accountDeletion": {"enabled": False, "authorizedParties": [], "reverifyWithin": "10m"},
+        "rowLevelSecurity": "Check",
     }
 
 

@@ -53,10 +53,10 @@ class Project:
     def url(self) -> str:
         return self.supabase.url()
 
-    async def run(self, role: str = CONTROLLER, **more: Any) -> Outcome:
+    async def run(self, role: str = CONTROLLER, *, admin_url: str | None = None, **more: Any) -> Outcome:
         spec = Spec("app/production", clerk=ClerkSource(self.clerk.url), actions=(Action.FULL_SYNC,))
         spec = replace(spec, deletion=Deletion(grace_period=Deletion().grace_period * 0), **more)
-        credentials = Credentials(self.clerk.secret_key, self.supabase.url(role))
+        credentials = Credentials(self.clerk.secret_key, self.supabase.url(role), admin_url=admin_url)
         async with open_sweeper(spec, credentials, URLS) as sweeper:
             return await sweeper.sweep(spec, holder="test")
 
@@ -87,6 +87,20 @@ async def test_a_full_run_as_the_controllers_role_mends_everything(project: Proj
     assert outcome.security is not None
     assert outcome.security.reason == "PoliciesWork"
     assert await users_with_rows(project.url) == {doubled, missing, *others}
+
+
+async def test_enforce_makes_the_policies_as_the_admin_and_says_so_where_there_is_none(project: Project) -> None:
+    await execute(
+        project.url, *(f"DROP POLICY usersync_{each} ON tasks" for each in ("select", "insert", "update", "delete"))
+    )
+    refused = (await project.run(row_level_security=RowLevelSecurity.ENFORCE)).security
+    assert refused is not None
+    assert refused.reason == "NotEnforced"
+    assert "spec.database.adminUrlSecretRef" in refused.message
+    mended = (await project.run(admin_url=project.url, row_level_security=RowLevelSecurity.ENFORCE)).security
+    assert mended is not None
+    assert mended.reason == "PoliciesWork"
+    assert await fetch_value(project.url, "SELECT count(*) FROM pg_policies WHERE tablename = 'tasks'") == 4
 
 
 async def test_the_controllers_role_restores_and_erases(project: Project) -> None:
