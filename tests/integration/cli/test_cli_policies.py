@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from tests.integration.cli.conftest import Command
 from tests.support.databases import TABLES, execute, fetch_value
 from tests.support.supabase import ANNA
+from tests.support.usersyncs import clerk as clerk_section
+from tests.support.usersyncs import usersync as user_sync
 
 if TYPE_CHECKING:
+    from controller.emulator import ClerkEmulator
     from tests.support.supabase import Supabase
 
 ORIGINAL = (Path(__file__).parents[3] / "deploy/sql/original_policies.sql").read_text()
@@ -115,3 +119,16 @@ async def test_a_database_that_is_not_supabases_is_said_to_be_none(usersync: Com
     ended = await usersync("policies", "apply")
     assert ended.code == 1
     assert "no role authenticated" in ended.err
+
+
+async def test_a_command_that_does_a_run_leaves_policies_alone_whatever_the_manifest_says(
+    usersync: Command, clerk: ClerkEmulator, supabase: Supabase, tmp_path: Path
+) -> None:
+    await execute(supabase.url(), *(f"TRUNCATE {table}" for table in TABLES))
+    clerk.add_users(2)
+    manifest = tmp_path / "usersync.yaml"
+    resource = user_sync(clerk=clerk_section(apiUrl=clerk.url), rowLevelSecurity="Enforce")
+    manifest.write_text(yaml.safe_dump(resource))
+    ended = await usersync.having(DATABASE_URL=supabase.url())("full-sync", "--yes", "-f", str(manifest))
+    assert (ended.code, ended.err) == (0, "")
+    assert await fetch_value(supabase.url(), COUNT) == 0
