@@ -20,13 +20,15 @@ from controller.cli.options import output_option, resource_options
 from controller.cli.rendering import Output, open_console, print_document
 from controller.cli.running import run_to_end
 from controller.cli.session import debug_option
-from controller.core.policies import Form, Replacing, mend, unknown_names
+from controller.core.policies import Form, Replacing, mend, quote_name, unknown_names
 from controller.core.securing import judge
 from controller.errors import DatabaseRefused
 from controller.postgres import mending_sql
 from controller.runtime import open_policies
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from controller.cli.reports import Document
     from controller.core.policies import Mending, Policy, Security, TableSecurity
     from controller.core.targets import Spec, Target
@@ -146,15 +148,19 @@ def _script(target: Target, mendings: list[Mending]) -> str:
 def _sentence(mending: Mending) -> str:
     if mending.blocked_by:
         return (
-            f"{mending.table}: left as it is. {', '.join(mending.blocked_by)} would break each request of a signed-in "
+            f"{mending.table}: left as it is. {_names(mending.blocked_by)} would break each request of a signed-in "
             "user, being built on auth.uid(); replace them with --replace-broken, or by name with --replace."
         )
     done = [
-        f"dropped {', '.join(mending.drop)}" if mending.drop else "",
+        f"dropped {_names(mending.drop)}" if mending.drop else "",
         f"created policies for {', '.join(each.value for each in mending.create)}" if mending.create else "",
         "turned row-level security on" if mending.enable else "",
     ]
     return f"{mending.table}: {'; '.join(filter(None, done)) or 'nothing to do'}."
+
+
+def _names(policies: Sequence[str]) -> str:
+    return ", ".join(map(quote_name, policies))
 
 
 def _show(spec: Spec, security: Security, output: Output) -> None:

@@ -27,6 +27,17 @@ DIRECT_PREFIX, DIRECT_SUFFIX = "db.", ".supabase.co"
 SESSION_PORT = 5432
 
 _ORDER = tuple(Severity)
+_REMEDIES = {
+    "ClerkUnavailable": "Correct spec.clerk.apiUrl (CLERK_API_URL), let port 443 of its host through, or look at "
+    "Clerk's status page. Where Clerk is up this says 401: curl -sS -o /dev/null -w '%{http_code}' "
+    "https://api.clerk.com/v1/instance",
+    "ClerkRefused": "Take a valid key from Clerk's dashboard, API keys.",
+    "InsecureClerkURL": "Write https://api.clerk.com into spec.clerk.apiUrl, or leave it out.",
+    "ClerkURLNotAllowed": "Write https://api.clerk.com into spec.clerk.apiUrl, or start with --clerk-url-allow URL.",
+    "DatabaseUnavailable": "Try it from the same place: psql \"$DATABASE_URL\" -c 'SELECT 1'",
+    "DatabaseRefused": "Correct what the message names, and try: psql \"$DATABASE_URL\" -c 'SELECT 1'",
+}
+"""By the reason of the error that kept one side from being looked at."""
 _DASHBOARD = "Take it from Clerk's dashboard, API keys: it begins with sk_live_ or sk_test_."
 
 
@@ -103,7 +114,8 @@ def _of_clerk(facts: Facts, spec: Spec) -> Iterator[Finding | Unchecked]:
 def _of_failure(failed: Failed, check: str) -> Iterator[Finding | Unchecked]:
     """Report what kept a whole side from being looked at; where nobody asked, another finding says why."""
     if failed.reason:
-        yield error(failed.reason, failed.why, "Every run fails, and every event waits.", "As the message says.")
+        remedy = _REMEDIES.get(failed.reason, "Correct what the message names.")
+        yield error(failed.reason, failed.why, "Every run fails, and every event waits.", remedy)
     yield Unchecked(check, failed.why)
 
 

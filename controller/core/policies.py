@@ -203,6 +203,11 @@ def mend(table: TableSecurity, replacing: Replacing = NOTHING_REPLACED) -> Mendi
     return Mending(table.name, dropped, create, enable=not table.enabled)
 
 
+def quote_name(name: str) -> str:
+    """Write the name of a policy as it is written in SQL, so that it can be copied from a message."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def unknown_names(security: Security, replacing: Replacing) -> list[str]:
     """Return the names to be replaced that no listed table has a policy of."""
     present = {each.name for table in security.tables for each in table.policies}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from controller.core.policies import BROKEN_BECAUSE, Command, Mending, Security, TableSecurity, mend
+from controller.core.policies import BROKEN_BECAUSE, Command, Mending, Security, TableSecurity, mend, quote_name
 from controller.core.targets import RowLevelSecurity
 from controller.errors import UserSyncError
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from controller.core.targets import Spec
 
-NAMED_AT_MOST = 10
+NAMED_AT_MOST = 5
+POLICIES_NAMED = 2
+"""Of each table: a condition has room for a thousand letters, and what mends it must be among them."""
 
 
 class SecurityReason(StrEnum):
@@ -134,7 +136,7 @@ def faults(security: Security) -> list[Fault]:
 
 
 def _of_broken(tables: Iterable[TableSecurity]) -> Fault | None:
-    named = [f"{table.name}.{name}" for table in tables for name in table.broken() if table.enabled]
+    named = [_policies(table, table.broken()) for table in tables if table.enabled and table.broken()]
     if not named:
         return None
     return Fault(
@@ -149,7 +151,7 @@ def _of_off(tables: Iterable[TableSecurity]) -> Fault | None:
     off = [table for table in tables if not table.enabled]
     if not off:
         return None
-    held = [f"{table.name}.{name}" for table in off for name in table.broken()]
+    held = [_policies(table, table.broken()) for table in off if table.broken()]
     broken = (
         f" {_listed(held)} are built on auth.uid() and would break each request once it is on, so nothing turns it on "
         "until they are replaced (--replace-broken)."
@@ -165,7 +167,7 @@ def _of_off(tables: Iterable[TableSecurity]) -> Fault | None:
 
 
 def _of_open(tables: Iterable[TableSecurity]) -> Fault | None:
-    named = [f"{table.name}.{name}" for table in tables for name in table.open() if table.enabled]
+    named = [_policies(table, table.open()) for table in tables if table.enabled and table.open()]
     if not named:
         return None
     return Fault(
@@ -180,7 +182,7 @@ def _of_missing(tables: Iterable[TableSecurity]) -> Fault | None:
     parts = []
     for table in tables:
         if altered := table.altered():
-            parts.append(f"{table.name} ({_listed(altered)} altered by hand)")
+            parts.append(f"{_policies(table, altered)} altered by hand")
         elif table.enabled and not table.granting() and not table.broken():
             parts.append(table.name)
     if not parts:
@@ -209,7 +211,12 @@ def _of_working(security: Security) -> str:
     return " ".join(filter(None, parts))
 
 
-def _listed(names: Iterable[str]) -> str:
+def _policies(table: TableSecurity, names: Iterable[str]) -> str:
+    """Name policies of one table; their names are sentences as a rule."""
+    return f"{table.name} ({_listed([quote_name(name) for name in names], POLICIES_NAMED)})"
+
+
+def _listed(names: Iterable[str], at_most: int = NAMED_AT_MOST) -> str:
     found = list(names)
-    more = f" and {len(found) - NAMED_AT_MOST} more" if len(found) > NAMED_AT_MOST else ""
-    return f"{', '.join(found[:NAMED_AT_MOST])}{more}"
+    more = f" and {len(found) - at_most} more" if len(found) > at_most else ""
+    return f"{', '.join(found[:at_most])}{more}"

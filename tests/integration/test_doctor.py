@@ -308,5 +308,5 @@ async def test_open_tables_and_broken_policies_are_found(supabase: Supabase, pat
     assert set(findings) == {"PoliciesBroken", "RowLevelSecurityOff", "PoliciesOpen", "PoliciesMissing"}
     assert "--replace-broken" in findings["PoliciesBroken"].remedy
     assert findings["PoliciesBroken"].severity is Severity.ERROR
-    assert "moods.showcase" in findings["PoliciesOpen"].message
+    assert 'moods ("showcase")' in findings["PoliciesOpen"].message
     assert "user_progress" in findings["PoliciesMissing"].message

@@ -74,7 +74,7 @@ async def test_a_policy_of_the_application_goes_only_by_its_name(policies: Comma
     )
     ended = await policies("policies", "apply", "--replace", "Old rule")
     assert ended.code == 0
-    assert "user_progress: dropped Old rule; created" in ended.out
+    assert 'user_progress: dropped "Old rule"; created' in ended.out
     async with supabase.request("authenticated", sub=ANNA) as request:
         assert await request.fetchval("SELECT count(DISTINCT user_id) FROM tasks") == 1
 

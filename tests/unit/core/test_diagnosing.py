@@ -155,6 +155,13 @@ def test_a_side_that_does_not_answer_leaves_the_checks_of_the_other() -> None:
     assert {each.check for each in diagnosis.unchecked} == {"instance", "Clerk's clock"}
 
 
+def test_a_side_that_does_not_answer_is_an_error_with_a_command_to_try() -> None:
+    facts = replace(GOOD, database=Failed("It cannot be reached.", "DatabaseUnavailable"))
+    (finding,) = diagnose(facts, SPEC).findings
+    assert (finding.name, finding.severity) == ("DatabaseUnavailable", Severity.ERROR)
+    assert "psql" in finding.remedy
+
+
 @pytest.mark.parametrize("part", ["schema", "tables", "unlisted", "cascades", "foreign", "security"])
 def test_a_look_that_fails_is_said_and_no_finding(part: str) -> None:
     assert isinstance(GOOD.database, DatabaseFacts)

@@ -119,7 +119,7 @@ def test_a_broken_policy_for_others_than_signed_in_users_breaks_nothing() -> Non
             "RowLevelSecurityOff",
             "would break each request",
         ),
-        (TableSecurity("tasks", policies=(own(using="true"),)), "PoliciesOpen", "tasks.mine"),
+        (TableSecurity("tasks", policies=(own(using="true"),)), "PoliciesOpen", 'tasks ("mine")'),
         (TableSecurity("tasks"), "PoliciesMissing", "policies apply"),
         (TableSecurity("tasks", policies=(own("usersync_select"),)), "PoliciesMissing", "altered by hand"),
     ],
@@ -129,6 +129,12 @@ def test_each_fault_is_named_with_what_mends_it(table: TableSecurity, reason: st
     assert (verdict.holds, verdict.reason) == (False, reason)
     assert words in verdict.message
     assert "usersync policies apply" in verdict.message
+
+
+def test_what_mends_it_has_room_in_a_condition_however_many_policies_there_are() -> None:
+    policies = tuple(broken(f"Users can do the thing of number {number:04d}") for number in range(50))
+    tables = tuple(TableSecurity(f"table_of_the_application_{number}", policies=policies) for number in range(64))
+    assert "--replace-broken" in judge(Security("public", tables)).message[:1000]
 
 
 def test_commands_that_the_application_closes_are_said_and_no_fault() -> None:
