@@ -90,7 +90,7 @@ class Clerk:
 
     async def read_clock(self) -> datetime | None:
         """Return the time by Clerk's clock, cut to the second, of an answer asked for now; None if it has no date."""
-        return (await self._transport.get(Request("instance", "GET /v1/instance"))).date
+        return (await self._transport.ask(Request("instance", "GET /v1/instance"))).date
 
     def list_users(self) -> AsyncGenerator[Sequence[ListedUser], None]:
         """Yield every user once, in pages; see `controller.clerk.listing`.
