@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import socket
 import time
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from controller.clerk import Clerk
+from controller.clerk import Clerk, Patience
+from controller.core.contact import SAMPLE
+from controller.core.facts import ClerkFacts, DatabaseFacts, Facts, Failed, Given, Population, ServerFacts, skew
 from controller.core.ports import Unwatched
 from controller.core.sweeping import Sweeper
+from controller.errors import UserSyncError
 from controller.postgres import Database
 
 if TYPE_CHECKING:
@@ -25,8 +28,9 @@ if TYPE_CHECKING:
     from controller.core.leaving import Accounts
     from controller.core.ports import Clock, Directory, Inbox, Store, Watcher
     from controller.core.requests import Archive
+    from controller.core.securing import Guarded
     from controller.core.targets import Spec, Target
-    from controller.settings import ClerkURLs, Credentials
+    from controller.settings import Access, ClerkURLs, Credentials
 
 RUNS_PART = 0.9
 """Of the share of Clerk's limit that a resource may use; the rest is kept for events, which must not wait."""
@@ -64,7 +68,7 @@ async def open_sweeper(
     clock = SystemClock()
     async with (
         _clerk(spec, credentials, urls, clock, part=RUNS_PART) as directory,
-        Database.open(credentials.database_url, spec.target, clock) as store,
+        Database.open(credentials.database, spec.target, clock) as store,
     ):
         yield Sweeper(directory, store, clock, watcher or Unwatched())
 
@@ -92,7 +96,7 @@ async def open_inbox(spec: Spec, credentials: Credentials, urls: ClerkURLs) -> A
     clock = SystemClock()
     async with (
         _clerk(spec, credentials, urls, clock, part=EVENTS_PART) as clerk,
-        Database.open(credentials.database_url, spec.target, clock, may_migrate=False) as database,
+        Database.open(credentials.database, spec.target, clock, may_migrate=False) as database,
     ):
         await database.check_schema()
         yield Served(clerk, database, database, clock, clerk)
@@ -118,22 +122,98 @@ async def open_archive(spec: Spec, credentials: Credentials, urls: ClerkURLs) ->
     clock = SystemClock()
     async with (
         _clerk(spec, credentials, urls, clock, part=RUNS_PART) as directory,
-        Database.open(credentials.database_url, spec.target, clock) as database,
+        Database.open(credentials.database, spec.target, clock) as database,
     ):
         await database.inspect()
         yield Opened(directory, database, clock)
 
 
 @asynccontextmanager
-async def open_receipts(database_url: str, target: Target) -> AsyncIterator[Database]:
+async def open_receipts(access: str | Access, target: Target) -> AsyncIterator[Database]:
     """Open the database alone, for what only reads it or links its receipts; nothing is migrated.
 
     Raises:
         SchemaMissing: our schema is missing or older than this program.
     """
-    async with Database.open(database_url, target, SystemClock(), may_migrate=False) as database:
+    async with Database.open(access, target, SystemClock(), may_migrate=False) as database:
         await database.check_schema()
         yield database
+
+
+@asynccontextmanager
+async def open_policies(access: Access, target: Target) -> AsyncIterator[Guarded]:
+    """Open the database for its row-level security alone; our schema need not be there."""
+    async with Database.open(access, target, SystemClock(), may_migrate=False) as database:
+        yield database
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What `usersync doctor` looks at: what was given, and the secrets that were, each if there is one."""
+
+    given: Given
+    clerk_key: str | None = field(default=None, repr=False)
+    access: Access | None = None
+
+
+async def examine(spec: Spec, subject: Subject, urls: ClerkURLs, clock: Clock | None = None) -> Facts:
+    """Find out all that `usersync doctor` judges; what cannot be found out is there with the reason."""
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        clerk: ClerkFacts | Failed = Failed("There is no Clerk key.")
+        database: DatabaseFacts | Failed = Failed("There is no database URL.")
+        directory = store = None
+        if subject.clerk_key:
+            try:
+                directory = await stack.enter_async_context(_examined_clerk(spec, subject.clerk_key, urls, clock))
+                clerk = await _ask_clerk(directory, clock)
+            except UserSyncError as error:
+                clerk = Failed(str(error), error.reason)
+        if subject.access is not None:
+            try:
+                opening = Database.open(subject.access, spec.target, clock, label="usersync doctor", may_migrate=False)
+                store = await stack.enter_async_context(opening)
+                database = await store.probe(subject.access)
+            except UserSyncError as error:
+                database = Failed(str(error), error.reason)
+        facts = Facts(subject.given, clerk, database)
+        if directory is None or store is None or not _is_first_contact(spec, facts):
+            return facts
+        return replace(facts, population=await _ask_population(directory, store))
+
+
+@asynccontextmanager
+async def _examined_clerk(spec: Spec, key: str, urls: ClerkURLs, clock: Clock) -> AsyncIterator[Clerk]:
+    base_url = urls.check(spec.clerk.api_url)
+    patience = Patience(attempts=2)
+    async with Clerk.open(key, base_url=base_url, share=EVENTS_PART, clock=clock, patience=patience) as clerk:
+        yield clerk
+
+
+async def _ask_clerk(clerk: Clerk, clock: Clock) -> ClerkFacts:
+    instance = await clerk.instance()
+    before = clock.now()
+    date = await clerk.read_clock()
+    ahead = timedelta()
+    if date is not None:
+        ahead = skew(date, date + timedelta(seconds=1), before=before, after=clock.now())
+    return ClerkFacts(instance, ahead)
+
+
+def _is_first_contact(spec: Spec, facts: Facts) -> bool:
+    """Whether both sides answer and nobody has said yet that they belong together."""
+    if spec.clerk.instance_id is not None or isinstance(facts.clerk, Failed) or isinstance(facts.database, Failed):
+        return False
+    schema = facts.database.schema
+    return isinstance(facts.database.server, ServerFacts) and (isinstance(schema, Failed) or schema.pinned is None)
+
+
+async def _ask_population(directory: Directory, store: Store) -> Population | Failed:
+    try:
+        sample = await store.sample_user_ids(SAMPLE)
+        return Population(len(sample), len(await directory.find(sample)) if sample else 0)
+    except UserSyncError as error:
+        return Failed(str(error), error.reason)
 
 
 @asynccontextmanager

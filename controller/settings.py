@@ -17,6 +17,24 @@ ALLOW_INSECURE_VARIABLE = "USERSYNC_ALLOW_INSECURE_CLERK_URL"
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """How one database is reached.
+
+    `ca`: certificates in PEM form that the server is verified by. `admin_url`: the same database under a role that
+    may do what ours may not; used for migrations and policies only.
+    """
+
+    url: str = field(repr=False)
+    ca: str | None = field(default=None, repr=False)
+    admin_url: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, url: str | Access) -> Access:
+        """Return what needs nothing but a URL as what it is."""
+        return cls(url) if isinstance(url, str) else url
+
+
+@dataclass(frozen=True, slots=True)
 class Credentials:
     """The secrets of one resource, read afresh for each use; their text never shows in a repr.
 
@@ -26,6 +44,8 @@ class Credentials:
     clerk_secret_key: str = field(repr=False)
     database_url: str = field(repr=False)
     webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
+    database_ca: str | None = field(default=None, repr=False)
+    admin_url: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse a key that is not Clerk's secret key: it must never be sent anywhere."""
@@ -35,6 +55,11 @@ class Credentials:
                 "with pk_). Take it from the API keys page of Clerk's dashboard."
             )
             raise InvalidSpec(message)
+
+    @property
+    def database(self) -> Access:
+        """How the database is reached."""
+        return Access(self.database_url, self.database_ca, self.admin_url)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ _ERRORS = msgspec.json.Decoder(_Errors)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer, whole: `status`, the body without its encoding, and Clerk's or Cloudflare's trace id.
+    """One answer, whole: `status`, the body without its encoding, Clerk's or Cloudflare's trace id, and its date.
 
     `asked` is the request in words that may be logged: method and path without ids.
     """
@@ -102,6 +102,7 @@ class Answer:
     status: int
     body: bytes
     ray: str | None = None
+    date: datetime | None = None
 
     def reject(self, how: str, cause: Exception | None = None) -> NoReturn:
         """Raise the error that says what is wrong with this answer, without any of its text.

@@ -99,6 +99,10 @@ class Clerk:
                 self._instance = await self._ask_instance()
             return self._instance
 
+    async def read_clock(self) -> datetime | None:
+        """Return the time by Clerk's clock, cut to the second, of an answer asked for now; None if it has no date."""
+        return (await self._transport.ask(Request("instance", "GET /v1/instance"))).date
+
     def list_users(self) -> AsyncGenerator[Sequence[ListedUser], None]:
         """Yield every user once, in pages; see `controller.clerk.listing`.
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 import zlib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -214,7 +215,16 @@ async def _read(request: Request, response: aiohttp.ClientResponse) -> Answer:
     if gzip is not None and not gzip.eof:
         message = "the compressed body ends early"
         raise zlib.error(message)
-    return Answer(request.asked, response.status, bytes(body), ray)
+    return Answer(request.asked, response.status, bytes(body), ray, _date(response.headers.get(hdrs.DATE)))
+
+
+def _date(text: str | None) -> datetime | None:
+    """Read the `Date` of an answer, which shows Clerk's clock in whole seconds."""
+    try:
+        date = parsedate_to_datetime(text or "")
+    except ValueError:
+        return None
+    return date if date.tzinfo else None
 
 
 def _seconds(retry_after: str | None) -> timedelta | None:

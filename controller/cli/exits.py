@@ -1,7 +1,8 @@
 """Exit codes: what a shell, CI or cron is told of a command.
 
 0 in sync, or the command did all it was asked; 1 error; 2 usage or an invalid manifest; 3 drift found
-(`analyze`, `--dry-run`) or left behind; 4 a deletion is blocked. Pure; used by `failures` and `sweeps`.
+(`analyze`, `--dry-run`) or left behind, findings of `doctor` and `policies check`; 4 a deletion is
+blocked. Pure; used by `failures` and `sweeps`.
 """
 
 from __future__ import annotations

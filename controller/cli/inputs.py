@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from controller.core.targets import ClerkSource, Spec
 from controller.errors import InvalidSpec, SecretNotFound
-from controller.settings import CLERK_API_URL, Credentials
+from controller.settings import CLERK_API_URL, Access, Credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +25,8 @@ CLERK_SECRET_KEY = "CLERK_SECRET_KEY"  # noqa: S105 - the name of a variable
 CLERK_WEBHOOK_SECRET = "CLERK_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
 CLERK_API = "CLERK_API_URL"
 DATABASE_URL = "DATABASE_URL"
+DATABASE_ADMIN_URL = "DATABASE_ADMIN_URL"
+DATABASE_CA = "DATABASE_CA"
 STDIN = "-"
 
 _FRONT_END = (
@@ -62,15 +64,15 @@ def read_resources(manifest: str | None, environ: Mapping[str, str], *, webhooks
     ]
 
 
-def read_database_urls(manifest: str | None, environ: Mapping[str, str]) -> list[str]:
+def read_databases(manifest: str | None, environ: Mapping[str, str]) -> list[Access]:
     """Read the databases alone, each once, for a command that needs nothing of Clerk.
 
     Raises:
         InvalidSpec, SecretNotFound: as `read_resources`.
     """
     if manifest is None:
-        return [_database_url(environ)]
-    return list(dict.fromkeys(declared.database_url() for declared in declared_in(manifest, environ)))
+        return [_access(environ)]
+    return list(dict.fromkeys(declared.database() for declared in declared_in(manifest, environ)))
 
 
 def read_resource(manifest: str | None, environ: Mapping[str, str], name: str | None) -> Resource:
@@ -85,16 +87,16 @@ def read_resource(manifest: str | None, environ: Mapping[str, str], name: str | 
     return Resource(declared.user_sync.spec, declared.credentials())
 
 
-def read_place(manifest: str | None, environ: Mapping[str, str], name: str | None) -> tuple[Spec, str]:
-    """Read the one thing to look at and the URL of its database, for a command that needs nothing of Clerk.
+def read_place(manifest: str | None, environ: Mapping[str, str], name: str | None) -> tuple[Spec, Access]:
+    """Read the one thing to look at and how its database is reached, for a command that needs nothing of Clerk.
 
     Raises:
         InvalidSpec, SecretNotFound: as `read_resource`.
     """
     if manifest is None:
-        return Spec("environment"), _database_url(environ)
+        return Spec("environment"), _access(environ)
     declared = _one_of(declared_in(manifest, environ), manifest, name)
-    return declared.user_sync.spec, declared.database_url()
+    return declared.user_sync.spec, declared.database()
 
 
 def _one_of(declared: list[Declared], manifest: str, name: str | None) -> Declared:
@@ -128,7 +130,14 @@ def from_environment(environ: Mapping[str, str], *, webhooks: bool = False) -> R
     if problems:
         raise SecretNotFound(" ".join([*problems, _OR_MANIFEST]))
     webhook_secrets = (_value(environ, CLERK_WEBHOOK_SECRET),) if webhooks else ()
-    credentials = Credentials(_value(environ, CLERK_SECRET_KEY), _database_url(environ), webhook_secrets)
+    database = _access(environ)
+    credentials = Credentials(
+        _value(environ, CLERK_SECRET_KEY),
+        database.url,
+        webhook_secrets,
+        database.ca,
+        None if webhooks else database.admin_url,
+    )
     return Resource(Spec("environment", clerk=ClerkSource(_value(environ, CLERK_API) or CLERK_API_URL)), credentials)
 
 
@@ -154,6 +163,32 @@ def _value(environ: Mapping[str, str], name: str) -> str:
     return environ.get(name, "").strip()
 
 
+def _access(environ: Mapping[str, str]) -> Access:
+    """Read how the database is reached: `DATABASE_URL`, and `DATABASE_CA`, `DATABASE_ADMIN_URL` if they are set.
+
+    Raises:
+        SecretNotFound, InvalidSpec: see `_database_url`; the file that `DATABASE_CA` names cannot be read.
+    """
+    return Access(_database_url(environ), read_ca(environ), _value(environ, DATABASE_ADMIN_URL) or None)
+
+
+def read_ca(environ: Mapping[str, str]) -> str | None:
+    """Read the CA of the database: the certificates themselves, or the file that they are in.
+
+    Raises:
+        InvalidSpec: the file cannot be read.
+    """
+    given = _value(environ, DATABASE_CA)
+    if not given or given.startswith("-----BEGIN"):
+        return given or None
+    try:
+        return Path(given).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        message = f"{DATABASE_CA} is neither a certificate (-----BEGIN ...) nor a file that can be read: {reason}."
+        raise InvalidSpec(message) from error
+
+
 def _database_url(environ: Mapping[str, str]) -> str:
     url = _value(environ, DATABASE_URL)
     if not url:
@@ -165,8 +200,13 @@ def _database_url(environ: Mapping[str, str]) -> str:
     return url
 
 
+def front_end_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return the variables of Supabase's HTTP interface that are set."""
+    return [name for name in _FRONT_END if _value(environ, name)]
+
+
 def _missing_database(environ: Mapping[str, str]) -> str:
-    present = [name for name in _FRONT_END if _value(environ, name)]
+    present = front_end_variables(environ)
     if not present:
         return f"{DATABASE_URL} is not set. Set it to the database's connection string."
     return (

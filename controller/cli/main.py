@@ -35,6 +35,8 @@ COMMANDS = {
     "restore": Entry("requests", "restore", "Put the removed rows of one user back from the archive."),
     "erase": Entry("requests", "erase", "Erase one user whom Clerk has deleted, the archive included."),
     "receipts": Entry("receipts", "receipts", "Show what became of whom, and verify that nothing was changed since."),
+    "doctor": Entry("doctor", "doctor", "Look for what goes wrong in practice, and say what mends it."),
+    "policies": Entry("policies", "policies", "Check or create row-level security that works with Clerk's ids."),
     "migrate": Entry("schema", "migrate", "Create or bring up to date the schema that usersync works with."),
     "operate": Entry("operate", "operate", "Run the controller on a Kubernetes cluster."),
     "serve": Entry("serve", "serve", "Run the webhook service."),
@@ -71,7 +73,7 @@ class Commands(click.Group):
 @click.command(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Exit codes: 0 in sync or done, 1 error, 2 usage or invalid manifest, 3 drift found or left behind, "
+    epilog="Exit codes: 0 in sync or done, 1 error, 2 usage or invalid manifest, 3 drift or findings, or left behind, "
     "4 deletion blocked.",
 )
 @debug_option

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from controller.core.receipts import Receipt, Verified
     from controller.core.targets import Spec
     from controller.core.users import UserId
+    from controller.settings import Access
 
 _HEAD = re.compile("[0-9a-f]{64}")
 _SHOWN = 12
@@ -73,20 +74,20 @@ def receipts(  # noqa: PLR0913 - the options of the command
     if head is not None and not verify:
         message = "--head goes with --verify."
         raise click.UsageError(message)
-    spec, url = read_place(manifest, os.environ, name)
+    spec, access = read_place(manifest, os.environ, name)
     if verify:
-        return _show_verified(spec, run_to_end(_verify(url, spec, head)), Output(output))
-    _show(spec, run_to_end(_read(url, spec, limit, user_id)), Output(output))
+        return _show_verified(spec, run_to_end(_verify(access, spec, head)), Output(output))
+    _show(spec, run_to_end(_read(access, spec, limit, user_id)), Output(output))
     return Exit.DONE
 
 
-async def _read(url: str, spec: Spec, limit: int, user_id: UserId | None) -> Sequence[Receipt]:
-    async with open_receipts(url, spec.target) as database:
+async def _read(access: Access, spec: Spec, limit: int, user_id: UserId | None) -> Sequence[Receipt]:
+    async with open_receipts(access, spec.target) as database:
         return await database.receipts(limit, user_id)
 
 
-async def _verify(url: str, spec: Spec, head: str | None) -> Verified:
-    async with open_receipts(url, spec.target) as database:
+async def _verify(access: Access, spec: Spec, head: str | None) -> Verified:
+    async with open_receipts(access, spec.target) as database:
         return await database.verify_receipts(head)
 
 

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from controller.cli.inputs import read_database_urls
+from controller.cli.inputs import read_databases
 from controller.cli.options import manifest_option
 from controller.cli.running import run_to_end
 from controller.cli.session import debug_option
@@ -26,6 +26,6 @@ def migrate(manifest: str | None, print_only: bool) -> None:  # noqa: FBT001 - a
     if print_only:
         click.echo(migration_sql(), nl=False)
         return
-    for url in read_database_urls(manifest, os.environ):
-        applied = run_to_end(apply_migrations(url))
+    for database in read_databases(manifest, os.environ):
+        applied = run_to_end(apply_migrations(database))
         click.echo(f"Applied {', '.join(applied)}." if applied else "Up to date: nothing to apply.")

@@ -24,7 +24,7 @@ from controller.cli.reports import Document, Finished, failure_report, report
 from controller.cli.running import run_to_end
 from controller.cli.session import Session, debug_option
 from controller.cli.watching import Terminal
-from controller.core.targets import Action, Approval, Spec, expand
+from controller.core.targets import Action, Approval, RowLevelSecurity, Spec, expand
 from controller.errors import UserSyncError
 from controller.kube.durations import parse_duration
 from controller.ops.logs import LogFormat, configure
@@ -171,7 +171,13 @@ def sweep_all(action: Action, asked: Asked) -> Exit:
 
 def _ask_for(action: Action, resource: Resource, asked: Asked) -> Resource:
     spec = resource.spec
-    spec = replace(spec, actions=(action,), dry_run=asked.dry_run or spec.dry_run)
+    # Policies have a command of their own.
+    spec = replace(
+        spec,
+        actions=(action,),
+        dry_run=asked.dry_run or spec.dry_run,
+        row_level_security=RowLevelSecurity.IGNORE,
+    )
     grace_period = asked.grace_period
     if grace_period is None and asked.manifest is None and not asked.yes:
         # a person is asked, and sees whom it concerns

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from controller.core.drift import Drift
     from controller.core.plans import HeldBack, Plan
+    from controller.core.securing import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ class Outcome:
     users_waiting: int = 0
     warnings: tuple[str, ...] = ()
     closing: Closing = field(default_factory=Closing)
+    security: Verdict | None = None
 
     @property
     def held_back(self) -> HeldBack | None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+from controller.core.securing import Guarded
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
@@ -94,7 +96,7 @@ class Inspection:
     unlisted_cascades: tuple[str, ...] = ()
 
 
-class Store(Protocol):
+class Store(Guarded, Protocol):
     """The database of one target."""
 
     async def inspect(self) -> Inspection:

@@ -29,6 +29,7 @@ from controller.core.plans import (
 from controller.core.ports import Phase, RunLabel
 from controller.core.proofs import Proof, prove_absence
 from controller.core.removals import RemovalTerms
+from controller.core.securing import secure
 from controller.core.suspects import Suspects, Terms
 from controller.core.targets import Action, DeletionPolicy
 from controller.core.updating import REFUSED, update_profiles
@@ -96,6 +97,7 @@ class Sweeper:
             )  # fmt: skip
             if not policy.dry_run:
                 outcome = await self._apply(run, outcome, spec, started_at - CREATED_MEANWHILE)
+            outcome = replace(outcome, security=await secure(self.store, spec))
             closing = await run.finish(outcome)
         return replace(outcome, closing=closing)
 

@@ -95,6 +95,16 @@ class DeletionPolicy(Enum):
     """Left where they are; only tombstone and receipt are written."""
 
 
+class RowLevelSecurity(Enum):
+    """What a run does about the policies of the listed tables; the values are those of `spec.rowLevelSecurity`."""
+
+    IGNORE = "Ignore"
+    CHECK = "Check"
+    """Reported, nothing is changed."""
+    ENFORCE = "Enforce"
+    """Mended where that takes nothing away from the application (`policies`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How many users may go unapproved within `window`, by runs and events together.
@@ -202,6 +212,7 @@ class Spec:
     approval: Approval | None = None
     webhook: Webhook = field(default_factory=Webhook)
     account_deletion: AccountDeletion = field(default_factory=AccountDeletion)
+    row_level_security: RowLevelSecurity = RowLevelSecurity.CHECK
 
     def policy(self) -> Policy:
         """What a run of this resource may change."""

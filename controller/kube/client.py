@@ -244,9 +244,7 @@ class ApiServer:
             KubernetesRefused: we may not read one.
         """
         refs = user_sync.secrets
-        wanted = {refs.clerk_key.name, refs.database_url.name}
-        if webhooks:
-            wanted |= {ref.name for ref in refs.webhook_secrets}
+        wanted = {ref.name for ref in secrets.wanted_by(refs, webhooks=webhooks)}
         found = {name: await self._secret(user_sync.namespace, name) for name in sorted(wanted)}
         return secrets.resolve(refs, lambda ref: _value(user_sync.namespace, found[ref.name], ref), webhooks=webhooks)
 

@@ -20,7 +20,7 @@ from controller.kube.specs import KIND, SecretKeyRef, UserSync, read_user_sync
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
-    from controller.settings import Credentials
+    from controller.settings import Access, Credentials
 
 K = TypeVar("K")
 
@@ -39,17 +39,22 @@ class Declared:
         Raises:
             SecretNotFound, InvalidSpec: see `secrets.resolve`.
         """
-        return secrets.resolve(self.user_sync.secrets, self._look_up, webhooks=webhooks)
+        return secrets.resolve(self.user_sync.secrets, self.look_up, webhooks=webhooks)
 
-    def database_url(self) -> str:
-        """Resolve the database's URL alone, for what needs no key of Clerk.
+    def database(self) -> Access:
+        """Resolve what the database needs alone, for what needs no key of Clerk.
 
         Raises:
             SecretNotFound: it is missing or empty.
         """
-        return self._look_up(self.user_sync.secrets.database_url)
+        return secrets.resolve_database(self.user_sync.secrets, self.look_up)
 
-    def _look_up(self, ref: SecretKeyRef) -> str:
+    def look_up(self, ref: SecretKeyRef) -> str:
+        """Resolve one reference.
+
+        Raises:
+            SecretNotFound: it is missing or empty.
+        """
         document = self._documents.get((self.user_sync.namespace, ref.name), {})
         value = document.get(ref.key, "").strip() or self._environ.get(ref.key, "").strip()
         if value:

@@ -7,6 +7,7 @@ structs' own (`specs`); this module knows no field. Used by `specs` and `manifes
 from __future__ import annotations
 
 import json
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -73,6 +74,9 @@ def _unwrap(hint: Any) -> tuple[Any, tuple[msgspec.Meta, ...]]:
 
 
 def _struct_of(base: Any) -> type[msgspec.Struct] | None:
+    if isinstance(base, types.UnionType):
+        # One that may be left out; null counts as that.
+        return next((found for part in typing.get_args(base) if (found := _struct_of(part))), None)
     return base if isinstance(base, type) and issubclass(base, msgspec.Struct) else None
 
 

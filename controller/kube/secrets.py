@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from controller.errors import SecretNotFound
-from controller.settings import Credentials
+from controller.settings import Access, Credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,16 +20,42 @@ if TYPE_CHECKING:
     """Returns the secret's text, or raises SecretNotFound saying where it was looked for and what to do."""
 
 
+def wanted_by(refs: SecretRefs, *, webhooks: bool) -> list[SecretKeyRef]:
+    """Return the references that are looked up.
+
+    With `webhooks` those of the webhook endpoint, and not the database's admin URL: the service that strangers talk
+    to never has it.
+    """
+    optional = (refs.database_ca, None if webhooks else refs.admin_url)
+    given = [ref for ref in optional if ref is not None]
+    return [refs.clerk_key, refs.database_url, *given, *(refs.webhook_secrets if webhooks else ())]
+
+
 def resolve(refs: SecretRefs, look_up: Lookup, *, webhooks: bool) -> Credentials:
-    """Look every reference up; `webhooks`: whether the webhook secrets are wanted too.
+    """Look up what `wanted_by` says.
 
     Raises:
         SecretNotFound: at least one is missing or empty; the message names all that are.
         InvalidSpec: the Clerk key is not a secret key.
     """
-    wanted = [refs.clerk_key, refs.database_url, *(refs.webhook_secrets if webhooks else ())]
-    clerk_key, database_url, *webhook_secrets = look_up_all(wanted, look_up)
-    return Credentials(clerk_key, database_url, tuple(webhook_secrets))
+    values = iter(look_up_all(wanted_by(refs, webhooks=webhooks), look_up))
+    clerk_key, database_url = next(values), next(values)
+    ca = None if refs.database_ca is None else next(values)
+    admin_url = None if refs.admin_url is None or webhooks else next(values)
+    return Credentials(clerk_key, database_url, tuple(values), ca, admin_url)
+
+
+def resolve_database(refs: SecretRefs, look_up: Lookup) -> Access:
+    """Look up what the database needs, for what needs nothing of Clerk.
+
+    Raises:
+        SecretNotFound: as `resolve`.
+    """
+    wanted = [ref for ref in (refs.database_url, refs.database_ca, refs.admin_url) if ref is not None]
+    values = iter(look_up_all(wanted, look_up))
+    url = next(values)
+    ca = None if refs.database_ca is None else next(values)
+    return Access(url, ca, None if refs.admin_url is None else next(values))
 
 
 def look_up_all(refs: Sequence[SecretKeyRef], look_up: Lookup) -> list[str]:

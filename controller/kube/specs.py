@@ -110,6 +110,8 @@ class _Clerk(_Struct, frozen=True):
 
 class _Database(_Struct, frozen=True):
     url_secret_ref: SecretKeyRef
+    admin_url_secret_ref: SecretKeyRef | None = None
+    ca_secret_ref: SecretKeyRef | None = None
     schema: _Identifier = "public"
 
 
@@ -196,6 +198,9 @@ class _Spec(_Struct, frozen=True):
     deletion: _Deletion = _Deletion()
     webhook: _Webhook = _Webhook()
     account_deletion: _AccountDeletion = _AccountDeletion()
+    row_level_security: Annotated[
+        str, msgspec.Meta(pattern="^(Ignore|Check|Enforce)$", description="write Ignore, Check or Enforce")
+    ] = "Check"
 
 
 class _Resource(_Struct, frozen=True):
@@ -213,6 +218,8 @@ class SecretRefs:
     clerk_key: SecretKeyRef
     database_url: SecretKeyRef
     webhook_secrets: tuple[SecretKeyRef, ...] = ()
+    database_ca: SecretKeyRef | None = None
+    admin_url: SecretKeyRef | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,6 +429,7 @@ def _spec(spec: _Spec, name: str) -> targets.Spec:
             spec.account_deletion.authorized_parties,
             _duration(spec.account_deletion.reverify_within),
         ),
+        row_level_security=targets.RowLevelSecurity(spec.row_level_security),
     )
 
 
@@ -463,4 +471,11 @@ def _duration(text: str) -> timedelta:
 
 
 def _secret_refs(spec: _Spec) -> SecretRefs:
-    return SecretRefs(spec.clerk.secret_key_ref, spec.database.url_secret_ref, spec.clerk.webhook_secret_refs)
+    clerk, database = spec.clerk, spec.database
+    return SecretRefs(
+        clerk.secret_key_ref,
+        database.url_secret_ref,
+        clerk.webhook_secret_refs,
+        database.ca_secret_ref,
+        database.admin_url_secret_ref,
+    )

@@ -18,6 +18,7 @@ import asyncpg
 import structlog
 
 from controller.postgres.failures import ContendedTransaction, translated
+from controller.postgres.tls import verifying_context
 from controller.postgres.urls import parse_url
 
 if TYPE_CHECKING:
@@ -76,19 +77,29 @@ class Connections:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, *, size: int = 5, label: str = "usersync") -> AsyncGenerator[Connections, None]:
+    async def open(
+        cls, url: str, *, ca: str | None = None, size: int = 5, label: str = "usersync"
+    ) -> AsyncGenerator[Connections, None]:
         """Open a pool that connects when first used; `label` is the `application_name`.
 
+        `ca`: certificates in PEM form, to verify the server's by.
+
         Raises:
-            InvalidSpec: the URL is none.
+            InvalidSpec: the URL is none, or the CA.
         """
         address = parse_url(url)
+        # A context of our own outweighs what the URL says of TLS.
+        tls: dict[str, Any] = {}
+        if ca is None:
+            tls["dsn"] = f"postgresql:///?{address.tls}" if address.tls else None
+        elif not address.host.startswith("/"):
+            tls["ssl"] = verifying_context(address, ca)
         settings = {"application_name": label}
         if address.options:
             settings["options"] = address.options
         with translated(str(address)):
             pool = asyncpg.create_pool(
-                dsn=f"postgresql:///?{address.tls}" if address.tls else None,
+                **tls,
                 host=address.host,
                 port=address.port,
                 user=address.user,

@@ -6,7 +6,7 @@ Decides when our schema is migrated. Opened by `runtime`.
 from __future__ import annotations
 
 import secrets
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
@@ -21,17 +21,22 @@ from controller.postgres.inbox import PostgresInbox
 from controller.postgres.inspecting import inspect_target
 from controller.postgres.locking import LockTimes, holding
 from controller.postgres.migrating import apply_migrations, require_schema
+from controller.postgres.policing import MENDING, mend_security, read_security
+from controller.postgres.probing import Probe
 from controller.postgres.queries import load
 from controller.postgres.receipting import chain
 from controller.postgres.restoring import Restoring, Undone
 from controller.postgres.runs import begin_run
 from controller.postgres.shapes import describe
 from controller.postgres.verifying import read_receipts, verify
+from controller.settings import Access
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from controller.core.facts import DatabaseFacts
+    from controller.core.policies import Mending, Security
     from controller.core.ports import Clock, Inspection, RunLabel
     from controller.core.proofs import Proof
     from controller.core.receipts import Receipt, Verified
@@ -53,12 +58,14 @@ class Database(PostgresInbox):
 
     times: LockTimes = field(default_factory=LockTimes)
     may_migrate: bool = True
+    admin: Connections | None = None
+    """To the same database, under the role for migrations and policies."""
 
     @classmethod
     @asynccontextmanager
     async def open(  # noqa: PLR0913 - of the six after the target five have a default that is right
         cls,
-        url: str,
+        url: str | Access,
         target: Target,
         clock: Clock,
         *,
@@ -71,7 +78,7 @@ class Database(PostgresInbox):
         """Open a pool of at most `size` connections, made when first used.
 
         Args:
-            url: of the database; `postgres://` or `postgresql://`.
+            url: of the database (`postgres://` or `postgresql://`), or all that it takes to reach it.
             target: schema and tables.
             clock: the one that dated the proofs.
             size: connections at most, two at least.
@@ -83,12 +90,18 @@ class Database(PostgresInbox):
         Raises:
             InvalidSpec: the URL is none.
         """
-        async with Connections.open(url, size=size, label=label) as connections:
-            database = cls(connections, target, clock, bounds or Bounds(), times or LockTimes(), may_migrate)
-            try:
-                yield database
-            finally:
-                await database.finish_recording()
+        access = Access.of(url)
+        async with AsyncExitStack() as stack:
+            connections = await stack.enter_async_context(
+                Connections.open(access.url, ca=access.ca, size=size, label=label)
+            )
+            admin = None
+            if access.admin_url is not None:
+                opening = Connections.open(access.admin_url, ca=access.ca, label=f"{label} admin")
+                admin = await stack.enter_async_context(opening)
+            database = cls(connections, target, clock, bounds or Bounds(), times or LockTimes(), may_migrate, admin)
+            stack.push_async_callback(database.finish_recording)
+            yield database
 
     async def check_schema(self) -> None:
         """Check that our schema is there and new enough, without touching it.
@@ -109,7 +122,7 @@ class Database(PostgresInbox):
         except SchemaMissing:
             if not self.may_migrate:
                 raise
-            applied = await apply_migrations(self.connections)
+            applied = await apply_migrations(self.connections, self.admin)
             log.info("schema_migrated", database=self.connections.where, migrations=list(applied))
 
         async def look(transaction: Transaction) -> Inspection:
@@ -202,6 +215,26 @@ class Database(PostgresInbox):
             erased = await lock.transact(remove, limits=LONG)
         await self._chain()
         return erased
+
+    async def read_security(self) -> Security:
+        """Read the policies of the listed tables, as the admin's role if there is one."""
+
+        async def read(transaction: Transaction) -> Security:
+            return await read_security(transaction, self.target)
+
+        return await (self.admin or self.connections).transact(read)
+
+    async def mend_security(self, mending: Mending) -> None:
+        """Mend the policies of one table, as the admin's role if there is one."""
+
+        async def change(transaction: Transaction) -> None:
+            await mend_security(transaction, self.target, mending)
+
+        await (self.admin or self.connections).transact(change, limits=MENDING)
+
+    async def probe(self, access: Access) -> DatabaseFacts:
+        """Ask everything that `usersync doctor` wants to know; nothing is changed, and nothing raised."""
+        return await Probe(self.connections, access, self.target, self.clock).look()
 
     async def _chain(self) -> None:
         await self.connections.transact(lambda transaction: chain(transaction, self.target.schema))

@@ -45,6 +45,11 @@ REMEDIES: Final = {
 HELD_CLASSES: Final = frozenset({"09", "21", "22", "23", "27", "2F", "38", "39", "44", "P0"})
 """Constraints, triggers, functions, casts: what one row can run into while others do not."""
 
+OTHER_HOST: Final = frozenset({62, 64})
+"""X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL."""
+UNKNOWN_ISSUER: Final = frozenset({2, 7, 18, 19, 20, 21})
+"""Issuer not found, signature that is not the issuer's, self-signed, a chain that does not end at the CA."""
+
 MIGRATE_HINT: Final = (
     "Run: usersync migrate (or give the output of usersync migrate --print to somebody who may create schemas)."
 )
@@ -75,11 +80,7 @@ def translated(where: str) -> Iterator[None]:
     except asyncpg.PostgresError as error:
         raise _of_server(error, where) from error
     except ssl.SSLCertVerificationError as error:
-        message = (
-            f"The certificate of {where} could not be verified: {error.verify_message}. Check sslrootcert and the "
-            "host name in the database URL."
-        )
-        raise DatabaseRefused(message) from error
+        raise DatabaseRefused(_of_certificate(error, where)) from error
     except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         # The end of a transaction on a dead connection hides what the server said last.
         if isinstance(error.__context__, asyncpg.PostgresError):
@@ -87,11 +88,27 @@ def translated(where: str) -> Iterator[None]:
         raise _of_connection(error, where) from error
 
 
+def _of_certificate(error: ssl.SSLCertVerificationError, where: str) -> str:
+    head = f"The certificate of {where} could not be verified"
+    if error.verify_code in OTHER_HOST:
+        return (
+            f"{head}: it is for another host name ({error.verify_message.rstrip('.')}). Write the host into the "
+            "database URL as the certificate has it; if none can be reached, sslmode=verify-ca leaves the name out."
+        )
+    if error.verify_code in UNKNOWN_ISSUER:
+        return (
+            f"{head}: it is not of the given CA ({error.verify_message.rstrip('.')}). Take the CA from whoever runs "
+            "the server (database.caSecretRef, DATABASE_CA, or sslrootcert in the URL); if it is the right one, "
+            "somebody else answers there."
+        )
+    return f"{head}: {error.verify_message.rstrip('.')}. Have the server's certificate renewed."
+
+
 def _of_connection(error: Exception, where: str) -> UserSyncError:
     if isinstance(error, TimeoutError):
         return DatabaseUnavailable(f"{where} did not answer in time. Check host, port and firewall.")
     if "rejected SSL upgrade" in str(error):
-        return DatabaseRefused(f"{where} offers no TLS, which sslmode in the database URL demands.")
+        return DatabaseRefused(f"{where} offers no TLS, which a CA, or sslmode in the database URL, demands.")
     if isinstance(error, asyncpg.ClientConfigurationError):
         return DatabaseRefused(f"The TLS parameters of the database URL of {where} cannot be used: {error}")
     if isinstance(error, asyncpg.InterfaceError):
@@ -108,6 +125,11 @@ def _of_connection(error: Exception, where: str) -> UserSyncError:
 def _of_server(error: asyncpg.PostgresError, where: str) -> UserSyncError:
     state = error.sqlstate or "XX000"
     said = _first_line(error)
+    if "statement pooling mode" in said:
+        return DatabaseRefused(
+            f"{where} is behind a pooler in statement mode, which permits no transaction. Use its transaction mode, or "
+            "connect directly."
+        )
     if state in RETRIED_STATES:
         return ContendedTransaction(
             f"{where}: {RETRIED_STATES[state]}; other transactions hold what ours needs, and did so each time it was "
@@ -123,13 +145,13 @@ def _of_server(error: asyncpg.PostgresError, where: str) -> UserSyncError:
         )
     if state[:2] in REFUSED_CLASSES or "Tenant or user not found" in said:
         return DatabaseRefused(f"{where} refuses the connection: {said}. Check user, password and database.")
-    if state == "42501":
-        return DatabaseRefused(f"{where}: {said}. Grant our role what it lacks.")
     return _of_statement(error, state, where)
 
 
 def _of_statement(error: asyncpg.PostgresError, state: str, where: str) -> UserSyncError:
     said = _first_line(error)
+    if state == "42501":
+        return DatabaseRefused(f"{where}: {said}. Grant our role what it lacks.")
     if state in {"42P01", "42703", "3F000", "42883"}:
         if "usersync" in said:
             return SchemaMissing(f"The schema usersync of {where} is missing or damaged ({said}). {MIGRATE_HINT}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-IDENTIFIERS: Final = frozenset({"schema", "table", "user_id", "created_at"})
+IDENTIFIERS: Final = frozenset({"schema", "table", "user_id", "created_at", "policy"})
 """Placeholders that `Query.sql` quotes."""
 FRAGMENTS: Final = frozenset(
     {

@@ -27,6 +27,8 @@ class ConditionType(Enum):
     """A person must act."""
     IN_SYNC = "InSync"
     DELETION_BLOCKED = "DeletionBlocked"
+    ROW_LEVEL_SECURITY = "RowLevelSecurity"
+    """The listed tables let signed-in users at their own rows alone."""
 
 
 class State(Enum):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Status = dict[str, Any]
 
 WARNINGS_MAX = 20
+SECURITY = ConditionType.ROW_LEVEL_SECURITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,10 @@ def succeeded(before: Mapping[str, Any], look: Look, outcome: Outcome, span: Spa
         ),
         _deletion_blocked(outcome),
     ]
+    if outcome.security is not None:
+        verdict = outcome.security
+        state = State.UNKNOWN if verdict.holds is None else State.of(verdict.holds)
+        wanted.append(Condition(SECURITY, state, verdict.reason.value, verdict.message))
     status = _handled(before, look)
     status |= {
         "conditions": _conditions(before, wanted, look, span.finish),
@@ -141,6 +146,9 @@ def succeeded(before: Mapping[str, Any], look: Look, outcome: Outcome, span: Spa
     _set(status, "warnings", [cut(warning) for warning in outcome.warnings[:WARNINGS_MAX]])
     _set(status, "pendingDeletion", _pending_deletion(before, outcome, span))
     status["receipts"] = receipts_shape(outcome.closing)
+    if outcome.security is None:
+        # Nobody looks any more: what was found before would be read as today's.
+        status["conditions"] = [each for each in status["conditions"] if each["type"] != SECURITY.value]
     return status
 
 

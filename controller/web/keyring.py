@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
 
     from controller.core.targets import Spec
-    from controller.settings import Credentials
+    from controller.settings import Access, Credentials
 
 log = structlog.get_logger(__name__)
 
@@ -170,5 +170,5 @@ def not_ready(spec: Spec) -> TransientError:
     return TransientError(f"{spec.name} is being opened.")
 
 
-def _opens_with(credentials: Credentials) -> tuple[str, str]:
-    return credentials.clerk_secret_key, credentials.database_url
+def _opens_with(credentials: Credentials) -> tuple[str, Access]:
+    return credentials.clerk_secret_key, credentials.database

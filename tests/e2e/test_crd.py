@@ -85,6 +85,7 @@ def test_every_field_left_out_gets_its_default(control_plane: ControlPlane, name
         "deletion": DELETION,
         "webhook": {"onUserCreated": "CreateProfile", "onUserDeleted": "Immediate"},
         "accountDeletion": {"enabled": False, "authorizedParties": [], "reverifyWithin": "10m"},
+        "rowLevelSecurity": "Check",
     }
 
 
@@ -184,7 +185,7 @@ FULL_STATUS: dict[str, Any] = {
             "lastTransitionTime": "2026-01-02T03:04:05Z",
             "observedGeneration": 1,
         }
-        for kind in ("Ready", "Reconciling", "Stalled", "InSync", "DeletionBlocked")
+        for kind in ("Ready", "Reconciling", "Stalled", "InSync", "DeletionBlocked", "RowLevelSecurity")
     ],
     "drift": {
         "total": 12,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from controller.kube.events import Events, Notice, Severity
 from controller.kube.specs import read_user_sync
 from controller.kube.watching import Change, ChangeKind, watch_user_syncs
 from tests.support.controlplane import ControlPlane
+from tests.support.usersyncs import database, usersync
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -158,6 +160,25 @@ async def test_secrets_are_read_by_name(api: ApiServer, namespace: str, kubectl:
     apply(kubectl)
     credentials = await api.credentials(read_user_sync(await observe(api, namespace)))
     assert (credentials.clerk_secret_key, credentials.database_url) == ("sk_test_1", "postgres://x")
+
+
+async def test_the_admins_url_is_read_for_runs_and_never_for_the_webhook_service(
+    api: ApiServer, namespace: str, kubectl: Kubectl
+) -> None:
+    kubectl("create", "secret", "generic", "clerk", "--from-literal=CLERK_SECRET_KEY=sk_test_1")
+    kubectl(
+        "create", "secret", "generic", "supabase", "--from-literal=DATABASE_URL=postgres://x", "--from-literal=ca=CA"
+    )
+    admin = {"name": "admin", "key": "DATABASE_URL"}
+    section = database(adminUrlSecretRef=admin, caSecretRef={"name": "supabase", "key": "ca"})
+    kubectl("apply", "-f", "-", stdin=json.dumps(usersync(database=section)))
+    user_sync = read_user_sync(await observe(api, namespace))
+    served = await api.credentials(user_sync, webhooks=True)
+    assert (served.database_ca, served.admin_url) == ("CA", None)
+    with pytest.raises(SecretNotFound, match=f"Secret {namespace}/admin does not exist"):
+        await api.credentials(user_sync)
+    kubectl("create", "secret", "generic", "admin", "--from-literal=DATABASE_URL=postgres://admin")
+    assert (await api.credentials(user_sync)).admin_url == "postgres://admin"
 
 
 async def test_every_missing_secret_is_named_with_what_to_do(api: ApiServer, namespace: str, kubectl: Kubectl) -> None:

@@ -92,6 +92,7 @@ async def test_the_status_says_what_was_found_and_when_the_next_run_is(stage: St
         "Stalled": "False",
         "InSync": "True",
         "DeletionBlocked": "False",
+        "RowLevelSecurity": "Unknown",
     }
     assert status["observedGeneration"] == 1
     assert status["nextRunTime"] > status["lastSuccessTime"]

@@ -74,8 +74,8 @@ class PgBouncer:
 
 
 @contextmanager
-def pgbouncing(url: str, *, size: int = 2) -> Iterator[PgBouncer]:
-    """A PgBouncer with `size` sessions on the server of `url`, given to transactions in turn."""
+def pgbouncing(url: str, *, size: int = 2, mode: str = "transaction", in_turn: bool = True) -> Iterator[PgBouncer]:
+    """A PgBouncer with `size` sessions on the server of `url`, given to transactions in turn, or the last one first."""
     program = _program_or_say_so()
     parts = urlsplit(url)
     account = pwd.getpwuid(os.getuid()) if os.getuid() else pwd.getpwnam("nobody")
@@ -93,9 +93,9 @@ listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
 auth_type = any
-pool_mode = transaction
+pool_mode = {mode}
 default_pool_size = {size}
-server_round_robin = 1
+server_round_robin = {int(in_turn)}
 """)
         for path in (folder, *folder.rglob("*")):
             path.chmod(0o755 if path.is_dir() or path == copied.path else 0o644)

@@ -195,6 +195,7 @@ BAD = [
         "spec.webhook.onUserCreated",
         '"CreateProfile", "Ignore"',
     ),
+    Bad("a word about policies unknown", usersync(rowLevelSecurity="On"), "spec.rowLevelSecurity", '"Enforce"'),
     Bad("no spec", usersync() | {"spec": None}, "spec", "Required value"),
 ]
 
@@ -202,6 +203,8 @@ REFERENCES: dict[str, Callable[[dict[str, str]], UserSync]] = {
     "spec.clerk.secretKeyRef": lambda reference: usersync(clerk={"secretKeyRef": reference}),
     "spec.clerk.webhookSecretRefs[0]": lambda reference: usersync(clerk=clerk(webhookSecretRefs=[reference])),
     "spec.database.urlSecretRef": lambda reference: usersync(database={"urlSecretRef": reference}),
+    "spec.database.adminUrlSecretRef": lambda reference: usersync(database=database(adminUrlSecretRef=reference)),
+    "spec.database.caSecretRef": lambda reference: usersync(database=database(caSecretRef=reference)),
 }
 SECRET_NAME, SECRET_KEY = "must be that of a Secret in this namespace", "letters, digits, '-', '_' and '.'"
 BAD_REFERENCES: list[tuple[dict[str, str], str, str]] = [
@@ -224,8 +227,6 @@ BAD += [
 
 NOT_YET = [
     usersync(schedule={"cron": "0 3 * * 0"}),
-    usersync(rowLevelSecurity="Check"),
-    usersync(database=database(adminUrlSecretRef={"name": "a", "key": "b"})),
 ]
 
 ORIGIN = "https://app.example.com"
@@ -325,5 +326,9 @@ GOOD = [
     *(usersync(webhook=held(holdback)) for holdback in ("1m", "60s", "24h", "1h30m", "90d", "2160h")),
     usersync(webhook={"onUserCreated": "Ignore", "onUserDeleted": "Ignore"}),
     usersync(webhook={"onUserDeleted": "Holdback"}),
+    *(usersync(rowLevelSecurity=word) for word in ("Ignore", "Check", "Enforce")),
+    usersync(
+        database=database(adminUrlSecretRef={"name": "a", "key": "b"}, caSecretRef={"name": "a", "key": "ca.crt"})
+    ),
     usersync(deletion={"retention": "365d", "limits": {"window": "90m"}}),
 ]

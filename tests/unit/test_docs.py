@@ -10,6 +10,7 @@ import yaml
 
 from controller import errors
 from controller.core.plans import HoldReason
+from controller.core.securing import SecurityReason
 from controller.web.metrics import Metrics
 from tests.support import api_reference
 
@@ -28,7 +29,7 @@ def _reasons() -> set[str]:
 def test_the_runbook_explains_every_reason() -> None:
     runbook = (ROOT / "docs/runbook.md").read_text()
     explained = set(re.findall(r"^\| `([A-Za-z]+)` \|", runbook, re.MULTILINE))
-    assert explained == _reasons() | {reason.value for reason in HoldReason}
+    assert explained == _reasons() | {reason.value for reason in (*HoldReason, *SecurityReason)}
 
 
 def test_the_runbook_explains_every_metric_of_the_webhook_service() -> None:
@@ -47,6 +48,7 @@ def test_the_api_reference_is_that_of_the_crd() -> None:
     [
         "README.md",
         "deploy/kustomize/README.md",
+        "deploy/sql/README.md",
         "docs/architecture.md",
         "docs/deletion.md",
         "docs/performance.md",

@@ -22,3 +22,6 @@ SELECT version FROM usersync.schema_migrations ORDER BY version;
 
 -- record_migration(version, name)
 INSERT INTO usersync.schema_migrations (version, name) VALUES ($1, $2);
+
+-- current_role()
+SELECT current_user::text;

@@ -9,9 +9,10 @@ from controller.core.targets import Target
 from controller.errors import SchemaMissing
 from controller.postgres import Database, migrate, migration_sql, schema_version
 from controller.postgres.migrating import migrations
-from tests.support.databases import connected, execute, fetch, fetch_value
+from controller.settings import Access
+from tests.support.databases import connected, create_tables, execute, fetch, fetch_value
 from tests.support.fakes.clock import FakeClock
-from tests.support.stores import TERMS, ids, opened, proofs, running
+from tests.support.stores import INSTANCE, TERMS, ids, opened, proofs, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,6 +102,23 @@ async def test_a_role_that_was_granted_the_printed_schema_can_do_a_run(
     async with opened(plain_role) as database, running(database, ["user_a", "user_c"]) as run:
         assert await run.create_profiles(ids(["user_c"])) == 1
         assert (await run.remove_users(proofs(["user_b"]), TERMS)).users == 1
+
+
+async def test_the_admin_role_migrates_and_lets_ours_work_with_the_schema(
+    empty_database_url: str, plain_role: str
+) -> None:
+    await create_tables(empty_database_url)
+    await execute(empty_database_url, "GRANT SELECT, INSERT, DELETE, UPDATE ON ALL TABLES IN SCHEMA public TO plain")
+    await execute(empty_database_url, "INSERT INTO user_progress (user_id) VALUES ('user_a'), ('user_b')")
+    access = Access(plain_role, admin_url=empty_database_url)
+    async with Database.open(access, Target(), FakeClock()) as database:
+        await database.inspect()
+        await database.pin_instance(INSTANCE)
+        async with running(database, ["user_a", "user_c"]) as run:
+            assert await run.create_profiles(ids(["user_c"])) == 1
+            assert (await run.remove_users(proofs(["user_b"]), TERMS)).users == 1
+    owners = "SELECT DISTINCT tableowner::text FROM pg_tables WHERE schemaname = 'usersync'"
+    assert await fetch_value(empty_database_url, owners) == "postgres"
 
 
 async def test_a_role_that_may_not_create_is_told_what_to_run(plain_role: str) -> None:

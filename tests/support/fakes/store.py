@@ -20,6 +20,7 @@ from controller.core.leaving import FOR_GOOD, OWN_REQUEST
 from controller.core.mapping import Verdict, judge
 from controller.core.outcomes import Absorbed, Closing, Outcome, Reduction, Removal, Updating
 from controller.core.planning import allowance
+from controller.core.policies import Mending, Security
 from controller.core.ports import Inspection, RunLabel
 from controller.core.removals import RemovalTerms
 from controller.core.suspects import Suspects
@@ -128,6 +129,8 @@ class FakeStore:
     begun: set[UserId] = field(default_factory=set)
     versions: dict[UserId, int] = field(default_factory=dict)
     run_type: Callable[[FakeStore, RunLabel], FakeRun] = lambda store, label: FakeRun(store, label)  # noqa: PLW0108 - defined below
+    security: Security = field(default_factory=lambda: Security("public", missing="Nothing of Supabase is here."))
+    mended: list[Mending] = field(default_factory=list)
     _numbers: int = 0
 
     def __post_init__(self) -> None:
@@ -301,6 +304,18 @@ class FakeStore:
 
     async def inspect(self) -> Inspection:
         return self.inspection
+
+    async def read_security(self) -> Security:
+        """What the test has set."""
+        if (error := self.errors.get("read_security")) is not None:
+            raise error
+        return self.security
+
+    async def mend_security(self, mending: Mending) -> None:
+        """Note it."""
+        self.mended.append(mending)
+        if (error := self.errors.get("mend_security")) is not None:
+            raise error
 
     async def pinned_instance(self) -> str | None:
         return self.pinned

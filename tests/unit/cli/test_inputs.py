@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from controller.cli.inputs import from_environment, read_database_urls, read_resources
+from controller.cli.inputs import from_environment, read_databases, read_resources
 from controller.core.targets import DEFAULT_TABLES, Deletion
 from controller.errors import InvalidSpec, SecretNotFound
+from controller.settings import Access
 from tests.support.usersyncs import usersync
 
 if TYPE_CHECKING:
@@ -116,5 +117,28 @@ def test_migrating_needs_no_key_of_clerk_and_each_database_once(tmp_path: Path) 
     manifest = tmp_path / "usersync.yaml"
     manifest.write_text(yaml.safe_dump_all([usersync("one"), usersync("two")]))
     environ = {"DATABASE_URL": "postgresql://app@db/app"}
-    assert read_database_urls(str(manifest), environ) == ["postgresql://app@db/app"]
-    assert read_database_urls(None, environ) == ["postgresql://app@db/app"]
+    assert read_databases(str(manifest), environ) == [Access("postgresql://app@db/app")]
+    assert read_databases(None, environ) == [Access("postgresql://app@db/app")]
+
+
+CA = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
+
+
+def test_the_ca_of_the_environment_is_the_text_or_the_file_that_it_is_in(tmp_path: Path) -> None:
+    file = tmp_path / "ca.crt"
+    file.write_text(CA)
+    assert from_environment(ENVIRON | {"DATABASE_CA": CA}).credentials.database_ca == CA
+    assert from_environment(ENVIRON | {"DATABASE_CA": str(file)}).credentials.database_ca == CA
+    assert from_environment(ENVIRON).credentials.database_ca is None
+
+
+def test_a_ca_that_is_neither_a_certificate_nor_a_file_is_refused_unsaid() -> None:
+    with pytest.raises(InvalidSpec, match="DATABASE_CA is neither") as caught:
+        from_environment(ENVIRON | {"DATABASE_CA": "/nowhere/to/be/found"})
+    assert "nowhere" not in str(caught.value)
+
+
+def test_the_admin_url_is_for_commands_and_not_for_the_webhook_service() -> None:
+    environ = ENVIRON | {"DATABASE_ADMIN_URL": "postgresql://admin@db/app", "CLERK_WEBHOOK_SECRET": "whsec_a"}
+    assert from_environment(environ).credentials.admin_url == "postgresql://admin@db/app"
+    assert from_environment(environ, webhooks=True).credentials.admin_url is None

@@ -67,7 +67,35 @@ def test_webhook_secrets_are_not_needed_for_runs() -> None:
 
 def test_the_databases_url_alone_needs_no_key_of_clerk() -> None:
     (declared,) = read_manifest(USER_SYNC, {"DATABASE_URL": "postgres://env"})
-    assert declared.database_url() == "postgres://env"
+    assert declared.database().url == "postgres://env"
+
+
+PLAIN = "  database: {urlSecretRef: {name: supabase, key: DATABASE_URL}}\n"
+REFS = ", adminUrlSecretRef: {name: admin, key: ADMIN_URL}, caSecretRef: {name: supabase, key: CA}}\n"
+WITH_ADMIN = USER_SYNC.replace(PLAIN, PLAIN.replace("}}\n", "}" + REFS))
+MORE = {"ADMIN_URL": "postgres://admin", "CA": "a certificate", "CLERK_WEBHOOK_SECRET": "whsec_1"}
+
+
+def test_the_admins_url_and_the_ca_come_from_where_they_are_named() -> None:
+    (declared,) = read_manifest(WITH_ADMIN, ENVIRON | MORE)
+    credentials = declared.credentials()
+    assert (credentials.admin_url, credentials.database_ca) == ("postgres://admin", "a certificate")
+    assert declared.database() == credentials.database
+
+
+def test_the_webhook_service_needs_the_ca_and_is_never_given_the_admins_url() -> None:
+    (declared,) = read_manifest(WITH_ADMIN, ENVIRON | MORE)
+    credentials = declared.credentials(webhooks=True)
+    assert (credentials.admin_url, credentials.database_ca) == (None, "a certificate")
+    assert credentials.webhook_secrets == ("whsec_1",)
+
+
+@pytest.mark.parametrize("name", ["ADMIN_URL", "CA"])
+def test_an_admins_url_or_ca_that_is_named_and_missing_is_said(name: str) -> None:
+    (declared,) = read_manifest(WITH_ADMIN, {key: text for key, text in (ENVIRON | MORE).items() if key != name})
+    for look in (declared.credentials, declared.database):
+        with pytest.raises(SecretNotFound, match=name):
+            look()
 
 
 def test_a_file_may_hold_several_resources() -> None:

@@ -240,7 +240,12 @@ def test_the_fields_are_those_of_the_crd() -> None:
             "rateLimitShare": {},
             "apiUrl": {},
         },
-        "database": {"urlSecretRef": reference, "schema": {}},
+        "database": {
+            "urlSecretRef": reference,
+            "adminUrlSecretRef": reference,
+            "caSecretRef": reference,
+            "schema": {},
+        },
         "tables": {"name": {}, "role": {}, "userIdColumn": {}, "createdAtColumn": {}, "values": {}},
         "deletion": {
             "policy": {},
@@ -250,4 +255,5 @@ def test_the_fields_are_those_of_the_crd() -> None:
         },
         "webhook": {"onUserCreated": {}, "onUserDeleted": {}, "holdback": {}},
         "accountDeletion": {"enabled": {}, "issuer": {}, "authorizedParties": {}, "reverifyWithin": {}},
+        "rowLevelSecurity": {},
     }

@@ -10,6 +10,7 @@ import pytest
 from controller.core.drift import Drift, TableDrift
 from controller.core.outcomes import Changes, Outcome
 from controller.core.plans import HeldBack, HoldReason, Plan
+from controller.core.securing import SecurityReason, Verdict
 from controller.core.targets import Action
 from controller.errors import ClerkUnavailable, SecretNotFound, UserSyncError
 from controller.kube.events import Severity
@@ -99,6 +100,27 @@ def test_a_good_run_is_reported_in_counts() -> None:
     assert (GOOD["lastSuccessTime"], GOOD["nextRunTime"]) == ("2026-11-23T12:00:20Z", "2026-11-23T13:00:00Z")
     assert GOOD["consecutiveFailures"] == 0
     assert GOOD["receipts"] == {"count": 0}
+
+
+@pytest.mark.parametrize(("holds", "written"), [(True, "True"), (False, "False"), (None, "Unknown")])
+def test_what_the_policies_come_to_is_a_condition_and_leaves_ready_true(*, holds: bool | None, written: str) -> None:
+    status = succeeded(NEW, LOOK, outcome(security=Verdict(SecurityReason.POLICIES_OPEN, "In words.", holds)), SPAN)
+    assert find(status, ConditionType.ROW_LEVEL_SECURITY) == (written, "PoliciesOpen", "In words.")
+    assert state(status, ConditionType.READY) == "True"
+
+
+def test_the_condition_goes_when_nobody_looks_at_the_policies_any_more() -> None:
+    before = succeeded(
+        NEW, LOOK, outcome(security=Verdict(SecurityReason.POLICIES_OPEN, "In words.", holds=False)), SPAN
+    )
+    assert find(succeeded(before, LOOK, outcome(), LATER), ConditionType.ROW_LEVEL_SECURITY) is None
+
+
+def test_a_failed_run_leaves_what_was_known_of_the_policies() -> None:
+    before = succeeded(
+        NEW, LOOK, outcome(security=Verdict(SecurityReason.POLICIES_OPEN, "In words.", holds=False)), SPAN
+    )
+    assert state(failed(before, LOOK, TRANSIENT, LATER), ConditionType.ROW_LEVEL_SECURITY) == "False"
 
 
 def test_drift_that_is_only_reported_leaves_ready_true() -> None:
