@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # tests wait more than they compute; each worker has servers of its own
 WORKERS ?= 3
-SIDE_BY_SIDE := -n $(WORKERS) --dist loadscope
+SIDE_BY_SIDE := -n $(WORKERS) --dist worksteal
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

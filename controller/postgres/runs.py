@@ -6,11 +6,9 @@ transaction here begins by holding the fence. Used by `database`.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -20,30 +18,20 @@ import structlog
 from controller.core.outcomes import Reduction, Removal, Updating
 from controller.core.targets import DeletionPolicy
 from controller.core.users import UserId
-from controller.errors import UserSyncError
 from controller.postgres import suspecting, updating
-from controller.postgres.connections import ATTEMPTS, LONG
+from controller.postgres.auditing import UNFINISHED, close_audit, failure_of, open_audit
+from controller.postgres.clearing import Clearing
+from controller.postgres.connections import LONG
 from controller.postgres.creating import buried, insert_profiles, lock_users, only_missing, unsupported
 from controller.postgres.expiring import purge
-from controller.postgres.failures import ContendedTransaction, RowsHeld
+from controller.postgres.failures import RowsHeld
 from controller.postgres.halving import Halving
 from controller.postgres.locking import RunLock, acquire
 from controller.postgres.observing import PAGE, Observation, drifted_page, observe, record_listed
-from controller.postgres.purging import Purging, unfinished_page
+from controller.postgres.purging import unfinished_page
 from controller.postgres.queries import load
-from controller.postgres.receipting import LimitReached, chain, closing, note_users
+from controller.postgres.receipting import chain, closing, note_users
 from controller.postgres.reducing import reduce_duplicates, why_left
-from controller.postgres.removing import (
-    ORPHANED,
-    ProofExpired,
-    Removing,
-    RowsMoved,
-    UsersLarge,
-    all_orphaned,
-    collect_places,
-    count_rows,
-    goes_by_place,
-)
 from controller.postgres.reporting import outcome_json
 from controller.postgres.shapes import describe
 from controller.postgres.updating import Owed, Writing, describe_writing
@@ -51,7 +39,6 @@ from controller.postgres.updating import Owed, Writing, describe_writing
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
-    from uuid import UUID
 
     from controller.core.approving import HeldSet, SetDigest
     from controller.core.drift import Drift
@@ -67,21 +54,16 @@ if TYPE_CHECKING:
     from controller.postgres.halving import Held
     from controller.postgres.locking import LockTimes
     from controller.postgres.references import Reference
-    from controller.postgres.removing import Rows
     from controller.postgres.shapes import Shapes
 
 log = structlog.get_logger(__name__)
 
 _SQL: Final = load("runs")
-PLACES_AGE: Final = timedelta(seconds=30)
-"""Places are noted anew after this: a row that an orphan's live token wrote since is among them then."""
-CLOSING_SECONDS: Final = 15.0
-UNFINISHED: Final = ("Unfinished", "The run ended without a report.")
 
 
 @dataclass(slots=True)
 class PostgresRun:
-    """A `core.ports.Run`. `places_noted_at` in seconds of the clock; None: not yet, or void.
+    """A `core.ports.Run`.
 
     `writing`: of mapped columns, None where there are none. `misfitting`: values that did not fit, by column.
     """
@@ -95,9 +77,13 @@ class PostgresRun:
     bounds: Bounds
     recorded: int = field(default=0, init=False)
     finished: bool = field(default=False, init=False)
-    places_noted_at: float | None = field(default=None, init=False)
     misfitting: Counter[str] = field(default_factory=Counter, init=False)
     halving: Halving = field(default_factory=Halving, init=False)
+    clearing: Clearing = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Share what the parts have in common."""
+        self.clearing = Clearing(self.lock, self.label, self.shapes, self.clock, self.bounds, self.halving)
 
     @property
     def id(self) -> str:
@@ -137,7 +123,7 @@ class PostgresRun:
         async def note(transaction: Transaction) -> None:
             await note_users(transaction, self.target.schema, drift.users_with_rows)
 
-        self.places_noted_at = None
+        self.clearing.places_noted_at = None
         drift = await self.lock.transact(compare, limits=LONG, isolation="repeatable_read")
         await self.lock.transact(note)
         return drift
@@ -339,95 +325,11 @@ class PostgresRun:
 
     async def remove_users(self, proofs: Sequence[Proof], terms: RemovalTerms) -> Removal:
         """Tombstone, archive and delete all rows of these users, all of a user or nothing."""
-        if not proofs:
-            return Removal()
-        await self._note_places([proof.user_id for proof in proofs])
-        total = Removal()
-
-        async def attempt(batch: Sequence[Proof], attempts: int) -> None:
-            nonlocal total
-            total += await self._remove_batch(batch, terms, attempts)
-
-        def give_up(proof: Proof, held: Held) -> None:
-            nonlocal total
-            log.warning("user_left", reason=str(held))
-            log.debug("user_left", user_id=proof.user_id)
-            total += Removal(users_left=1)
-
-        await self.halving.go(proofs, attempt, give_up)
-        return total
-
-    async def _remove_batch(self, proofs: Sequence[Proof], terms: RemovalTerms, attempts: int = ATTEMPTS) -> Removal:
-        by_place = self.places_noted_at is not None
-        while True:
-            removing = self._removing(terms, by_place=by_place)
-
-            async def remove(transaction: Transaction, removing: Removing = removing) -> Rows:
-                await lock_users(transaction, self.target.schema, [proof.user_id for proof in proofs])
-                return await removing.remove(transaction, proofs)
-
-            try:
-                gone = await self.lock.transact(remove, limits=LONG, attempts=attempts)
-            except ProofExpired:
-                continue
-            except LimitReached:
-                log.warning("limit_reached", users=len(proofs), permitted=terms.permitted)
-                return Removal(users_left=len(proofs), limit_reached=True)
-            except RowsMoved:
-                by_place = False
-                continue
-            except UsersLarge as large:
-                others = [proof for proof in proofs if proof.user_id not in large.users]
-                # The others first: should one of them be held, nobody has begun who would be begun again.
-                removal = await self._remove_batch(others, terms, attempts) if others else Removal()
-                for proof in proofs:
-                    if proof.user_id in large.users:
-                        removal += await self._begin(Purging(removing, proof))
-                return removal
-            return Removal(len(gone), count_rows(gone), users_left=len(proofs) - len(gone))
-
-    async def _begin(self, purging: Purging) -> Removal:
-        try:
-            return await self.lock.transact(purging.begin, limits=LONG)
-        except ProofExpired:
-            return Removal(users_left=1)
-        except LimitReached:
-            log.warning("limit_reached", users=1, permitted=purging.removing.terms.permitted)
-            return Removal(users_left=1, limit_reached=True)
-        except (RowsHeld, ContendedTransaction) as held:
-            log.warning("user_left", reason=str(held))
-            log.debug("user_left", user_id=purging.proof.user_id)
-            return Removal(users_left=1)
+        return await self.clearing.remove_users(proofs, terms)
 
     async def go_on(self, proof: Proof, terms: RemovalTerms) -> Removal:
         """Go on with the removal in batches of a user, until he is gone or the proof has to be renewed."""
-        return await Purging(self._removing(terms), proof).go_on(self.lock.transact)
-
-    def _removing(self, terms: RemovalTerms, *, by_place: bool = False) -> Removing:
-        requested_by = f"run of {self.label.resource} by {self.label.holder}"
-        return Removing(
-            self.target.schema, self.shapes, self.clock, terms, ORPHANED, requested_by, self.lock.run_id, by_place,
-            self.bounds,
-        )  # fmt: skip
-
-    async def _note_places(self, user_ids: Sequence[UserId]) -> None:
-        """Scan tables without an index once for the rows of all orphans, instead of once per batch."""
-        shapes = [shape for shape in self.shapes.tables if goes_by_place(shape)]
-        if not shapes:
-            return
-        noted_at, now = self.places_noted_at, self.clock.elapsed()
-        if noted_at is not None and now - noted_at <= PLACES_AGE.total_seconds():
-            return
-
-        async def note(transaction: Transaction) -> bool:
-            if not await all_orphaned(transaction, self.lock.run_id, user_ids):
-                return False
-            await transaction.change(_SQL["forget_places"], [self.id])
-            for shape in shapes:
-                await collect_places(transaction, self.lock.run_id, shape)
-            return True
-
-        self.places_noted_at = now if await self.lock.transact(note, limits=LONG) else None
+        return await self.clearing.go_on(proof, terms)
 
     async def reduce_duplicates(self, user_ids: Sequence[UserId]) -> Reduction:
         """Archive and delete all but the oldest profile row of each user."""
@@ -492,58 +394,11 @@ async def begin_run(  # noqa: PLR0913 - what a database is opened with, and the 
     lock = await acquire(connections, target.schema, uuid4(), label.holder, times)
     run = PostgresRun(lock, label, target, shapes, writing, clock, bounds)
     try:
-        await lock.transact(lambda transaction: _open(transaction, lock, label), limits=LONG)
+        await lock.transact(lambda transaction: open_audit(transaction, lock, label), limits=LONG)
         async with lock.beating(times.beat):
             yield run
     except BaseException as error:
-        await _close(lock, _failure(error))
+        await close_audit(lock, failure_of(error))
         raise
     else:
-        await _close(lock, None if run.finished else UNFINISHED)
-
-
-async def _open(transaction: Transaction, lock: RunLock, label: RunLabel) -> None:
-    """Close what a killed run left open, and open ours."""
-    interrupted = await transaction.rows(_SQL["close_interrupted_runs"], lock.schema, lock.run_id)
-    if interrupted:
-        log.warning("interrupted_run_closed", runs=[str(row["id"]) for row in interrupted])
-        await _forget(transaction, [row["id"] for row in interrupted])
-    await transaction.change(
-        _SQL["open_run"], lock.run_id, lock.schema, label.resource, label.holder, label.instance.id,
-        sorted(action.value for action in label.policy.actions), label.policy.dry_run,
-    )  # fmt: skip
-
-
-async def _forget(transaction: Transaction, run_ids: Sequence[UUID]) -> None:
-    for query in ("forget_listed", "forget_drifted", "forget_places", "forget_listed_values", "forget_owed_values"):
-        # As texts: for an array of uuid asyncpg would ask for the type, and set `jit` for the session.
-        await transaction.change(_SQL[query], [str(run_id) for run_id in run_ids])
-
-
-async def _close(lock: RunLock, failure: tuple[str, str] | None) -> None:
-    """Write the failure (reason, message), forget the working rows, and give the lock back.
-
-    Best effort: what cannot be done now the next run does, and the run's own error must not be hidden.
-    """
-
-    async def close(transaction: Transaction) -> None:
-        if failure is not None:
-            await transaction.change(_SQL["fail_run"], lock.run_id, *failure)
-        await _forget(transaction, [lock.run_id])
-        await lock.release_in(transaction)
-
-    if lock.lost:
-        return
-    try:
-        async with asyncio.timeout(CLOSING_SECONDS):
-            await lock.transact(close, limits=LONG)
-    except (UserSyncError, TimeoutError) as error:
-        log.warning("run_not_closed", run_id=str(lock.run_id), error=str(error))
-
-
-def _failure(error: BaseException) -> tuple[str, str]:
-    if isinstance(error, UserSyncError):
-        return error.reason, str(error)
-    if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt)):
-        return "Interrupted", "The process was told to end in the middle of the run."
-    return type(error).__name__, "An error that nobody expected; the log has it."
+        await close_audit(lock, None if run.finished else UNFINISHED)

@@ -239,7 +239,7 @@ async def test_a_proof_that_expires_on_the_way_to_the_beginning_begins_nothing(i
 async def test_who_has_few_rows_by_the_time_his_lock_is_held_is_not_begun_with(indexed_url: str) -> None:
     """Somebody else may have come to the end with him between the two transactions."""
     async with database_of(indexed_url) as database, running(database) as run:
-        purging = Purging(run._removing(LIMITED), proofs([SMALL])[0])
+        purging = Purging(run.clearing._removing(LIMITED), proofs([SMALL])[0])
         assert await run.lock.transact(purging.begin) == Removal(users_left=1)
     assert await receipts(indexed_url) == []
     assert await fetch_value(indexed_url, "SELECT count(*) FROM usersync.tombstones") == 0

@@ -249,7 +249,7 @@ async def test_a_row_that_came_after_the_places_were_noted_is_archived_before_a_
     await execute(database_url, f"ALTER TABLE {refers} ADD COLUMN mood uuid REFERENCES moods ON DELETE CASCADE")
     async with opened(database_url) as database, running(database) as run:
         await run.remove_users(proofs(users[:1]), TERMS)
-        assert run.places_noted_at is not None
+        assert run.clearing.places_noted_at is not None
         await execute(
             database_url,
             f"INSERT INTO {refers} (user_id, mood) SELECT user_id, id FROM moods WHERE user_id = '{users[1]}' LIMIT 1",

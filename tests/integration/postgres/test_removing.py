@@ -187,7 +187,7 @@ async def test_a_row_that_moved_since_its_place_was_noted_is_removed_all_the_sam
     await seed_users(database_url, users)
     async with opened(database_url) as database, running(database) as run:
         await run.remove_users(proofs(users[:1]), TERMS)
-        assert run.places_noted_at is not None
+        assert run.clearing.places_noted_at is not None
         await execute(database_url, "UPDATE tasks SET note = 'moved'")
         assert await run.remove_users(proofs(users[1:]), TERMS) == Removal(users=2, rows=14)
     assert await users_with_rows(database_url) == set()
@@ -198,8 +198,8 @@ async def test_a_place_that_holds_another_users_row_by_now_is_left_alone(databas
     await seed_users(database_url, [gone])
     async with opened(database_url) as database, running(database, [living]) as run:
         await run.remove_users(proofs([user_ids(1, start=9)[0]]), TERMS)
-        await run._note_places(ids([gone]))
-        assert run.places_noted_at is not None
+        await run.clearing._note_places(ids([gone]))
+        assert run.clearing.places_noted_at is not None
         await execute(
             database_url,
             f"DELETE FROM tasks WHERE user_id = '{gone}'",
