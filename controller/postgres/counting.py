@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 _SQL: Final = load("purging")
 
 
+class RowsTooMany(Exception):
+    """These users have too many rows for one transaction, which rolls back; by halves they have fewer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What one transaction may remove.
@@ -30,11 +34,13 @@ class Bounds:
     - `batch`: rows of one table in each of those.
     - `slice`: how long batches follow each other before Clerk is asked again; well within a claim's lease, and no
       longer than a service takes to end.
+    - `together`: of all users who leave in one transaction, where there are several.
     """
 
     rows: int = 50_000
     batch: int = 10_000
     slice: timedelta = timedelta(seconds=8)
+    together: int = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,9 @@ class Counting:
         """Return those who have more rows than the bound, or whose removal in batches has begun.
 
         Nobody is large where the foreign keys make a cycle: its tables can be emptied only in one transaction.
+
+        Raises:
+            RowsTooMany: nobody has too many, and all together have.
         """
         begun = await transaction.rows(_SQL["unfinished_among"], self.schema, users)
         if self.shapes.ordering.defers:
@@ -57,7 +66,10 @@ class Counting:
         rows: Counter[str] = Counter()
         for shape in self.shapes.tables:
             rows.update(await self._count(transaction, shape, users))
-        return {row["user_id"] for row in begun} | {user for user in rows if rows[user] > self.bounds.rows}
+        large = {row["user_id"] for row in begun} | {user for user in rows if rows[user] > self.bounds.rows}
+        if not large and len(users) > 1 and rows.total() > self.bounds.together:
+            raise RowsTooMany
+        return large
 
     async def _count(self, transaction: Transaction, shape: Shape, users: list[str]) -> dict[str, int]:
         if shape.indexed:

@@ -1,4 +1,4 @@
-"""A batch of users done at once, and by halves where somebody of them cannot be done, until it is clear who it is.
+"""A batch of users done at once, and by halves where it is too much, or somebody cannot be done, until it is clear who.
 
 Decides who is given up: users whose rows a constraint, a trigger or another session keeps. Used by `runs`.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from controller.postgres.connections import ATTEMPTS
+from controller.postgres.counting import RowsTooMany
 from controller.postgres.failures import ContendedTransaction, RowsHeld
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Halving:
         """
         try:
             await attempt(users, attempts)
+        except RowsTooMany:
+            await self._go_by_halves(users, attempt, give_up, attempts)
         except (RowsHeld, ContendedTransaction) as held:
             if isinstance(held, ContendedTransaction) and self.contended >= CONTENDED_AT_MOST:
                 raise
@@ -52,6 +55,15 @@ class Halving:
                 self.contended += isinstance(held, ContendedTransaction)
                 give_up(users[0], held)
                 return
-            middle = len(users) // 2
-            for half in (users[:middle], users[middle:]):
-                await self.go(half, attempt, give_up, attempts=ATTEMPTS_OF_A_PART)
+            await self._go_by_halves(users, attempt, give_up, ATTEMPTS_OF_A_PART)
+
+    async def _go_by_halves(
+        self,
+        users: Sequence[T],
+        attempt: Callable[[Sequence[T], int], Awaitable[None]],
+        give_up: Callable[[T, Held], None],
+        attempts: int,
+    ) -> None:
+        middle = len(users) // 2
+        for half in (users[:middle], users[middle:]):
+            await self.go(half, attempt, give_up, attempts=attempts)

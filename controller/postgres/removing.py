@@ -105,6 +105,7 @@ class Removing:
         Raises:
             ProofExpired, RowsMoved: start again, in a new transaction.
             UsersLarge: some of them have too many rows for one transaction.
+            RowsTooMany: all of them together have.
             LimitReached: these users would pass the limits.
             RowsHeld: the database keeps some row of some of these users, or a DELETE would reach further than theirs.
         """

@@ -11,7 +11,7 @@ from controller.core.proofs import Proof
 from controller.core.removals import RemovalTerms
 from controller.core.targets import Action, Deletion, DeletionPolicy, Limits, Policy, Target
 from controller.core.users import Environment, Instance, UserId, parse_user_id
-from controller.postgres import Database, LockTimes
+from controller.postgres import Bounds, Database, LockTimes
 from tests.support.fakes.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -37,10 +37,12 @@ async def opened(
     target: Target | None = None,
     clock: Clock | None = None,
     times: LockTimes | None = None,
+    bounds: Bounds | None = None,
     pin: bool = True,
 ) -> AsyncIterator[Database]:
     """A database that has been inspected, and pinned to INSTANCE."""
-    async with Database.open(url, target or Target(), clock or FakeClock(), times=times) as database:
+    opening = Database.open(url, target or Target(), clock or FakeClock(), times=times, bounds=bounds)
+    async with opening as database:
         await database.inspect()
         if pin:
             await database.pin_instance(INSTANCE)

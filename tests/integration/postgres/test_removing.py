@@ -10,6 +10,7 @@ import pytest
 
 from controller.core.outcomes import Removal
 from controller.core.proofs import MAX_AGE
+from controller.postgres import Bounds
 from tests.support.databases import (
     TABLES,
     connected,
@@ -347,3 +348,16 @@ async def test_who_locks_several_users_in_another_order_waits_instead_of_deadloc
         removals = await removing
     assert sum(removal.rows for removal in removals) == 21
     assert postgres_server.log.count("deadlock detected") == before
+
+
+@pytest.mark.parametrize("index", [True, False])
+async def test_users_with_too_many_rows_together_leave_in_several_transactions(
+    empty_database_url: str, *, index: bool
+) -> None:
+    await create_tables(empty_database_url, index=index)
+    users = user_ids(6)
+    await seed_users(empty_database_url, users)
+    async with opened(empty_database_url, bounds=Bounds(together=20)) as database, running(database, users[:1]) as run:
+        assert await run.remove_users(proofs(users[1:]), TERMS) == Removal(users=5, rows=35)
+    rows = await fetch(empty_database_url, "SELECT count(*) AS rows FROM usersync.archive GROUP BY removed_at")
+    assert sorted(row["rows"] for row in rows) == [7, 14, 14]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from controller.postgres.connections import ATTEMPTS
+from controller.postgres.counting import RowsTooMany
 from controller.postgres.failures import ContendedTransaction, RowsHeld
 from controller.postgres.halving import CONTENDED_AT_MOST, Halving
 
@@ -60,3 +61,16 @@ async def test_over_all_batches_of_a_run_only_so_many_are_left_to_a_lock() -> No
     with pytest.raises(ContendedTransaction):
         await halving.go("cdefgh", batches.attempt, batches.give_up)
     assert len(batches.left) == CONTENDED_AT_MOST
+
+
+async def test_what_is_too_much_for_one_transaction_is_done_by_halves_with_all_attempts() -> None:
+    batches = Batches("", RowsHeld)
+
+    async def attempt(users: Sequence[str], attempts: int) -> None:
+        if len(users) > 2:
+            raise RowsTooMany
+        await batches.attempt(users, attempts)
+
+    await Halving().go("abcde", attempt, batches.give_up)
+    assert batches.attempts == [("ab", ATTEMPTS), ("c", ATTEMPTS), ("de", ATTEMPTS)]
+    assert (batches.done, batches.left) == ("abcde", "")
