@@ -59,7 +59,7 @@ class Bounds:
     """What one process puts up with; `patience`: how long a user waits for all to be gone before he hears 202."""
 
     at_once: int = 50
-    patience_seconds: float = 0.8
+    patience_seconds: float = 0.5
     answer_seconds: float = 13.0
 
 
