@@ -75,6 +75,13 @@ SELECT EXISTS (SELECT FROM usersync.claims WHERE id = $1);
 -- end_claim(claim_id)
 DELETE FROM usersync.claims WHERE id = $1;
 
+-- end_unrenewed_claim(claim_id, renewals)
+DELETE FROM usersync.claims WHERE id = $1 AND renewals = $2;
+
+-- hasten_claim(claim_id)
+-- A new message began it anew since it was taken: it is due at once, also where it was lent again meanwhile.
+UPDATE usersync.claims SET due_at = usersync.clock() WHERE id = $1;
+
 -- end_claims_of(schema_name, user_ids, requested)
 -- The rows of these users are gone, and so is what is noted of them. A user's own request stands until he has been erased
 -- on his request, whoever removes his rows meanwhile.
@@ -99,6 +106,6 @@ UPDATE usersync.claims
 SET due_at = usersync.clock() + $2::interval, attempts = attempts + $3, present_answers = present_answers + $4
 WHERE id = $1;
 
--- discard_claim(claim_id, present_answers)
+-- discard_claim(claim_id, present_answers, renewals)
 -- A claim that a new message began anew since it was taken stays.
-DELETE FROM usersync.claims WHERE id = $1 AND present_answers = $2;
+DELETE FROM usersync.claims WHERE id = $1 AND present_answers = $2 AND renewals = $3;
