@@ -64,6 +64,8 @@ log = structlog.get_logger(__name__)
 _SQL: Final = load("inbox")
 EVENT: Final = "user.deleted event"
 """On whose request, in receipts."""
+KINDS: Final = [kind.value for kind in ClaimKind]
+"""Those that we know: while a newer version is rolled out, its claims of other kinds are left to it."""
 
 
 class ClaimEnded(Exception):
@@ -123,7 +125,7 @@ class PostgresInbox:
 
         async def take(transaction: Transaction) -> list[Claim]:
             await transaction.change(_SQL["bound_holdbacks"], self.target.schema)
-            rows = await transaction.rows(_SQL["take_claims"], self.target.schema, limit, lease, LONGEST_DELAY)
+            rows = await transaction.rows(_SQL["take_claims"], self.target.schema, limit, lease, LONGEST_DELAY, KINDS)
             return [
                 Claim(
                     row["id"],
@@ -142,7 +144,7 @@ class PostgresInbox:
         """Return how long until a claim is due, or None if there is none."""
 
         async def look(transaction: Transaction) -> timedelta | None:
-            due_in: timedelta | None = await transaction.value(_SQL["next_claim_due"], self.target.schema)
+            due_in: timedelta | None = await transaction.value(_SQL["next_claim_due"], self.target.schema, KINDS)
             return due_in
 
         return await self.connections.transact(look)
@@ -151,7 +153,7 @@ class PostgresInbox:
         """Count the claims, and say how long the oldest has been overdue."""
 
         async def look(transaction: Transaction) -> Backlog:
-            rows = await transaction.rows(_SQL["count_claims"], self.target.schema)
+            rows = await transaction.rows(_SQL["count_claims"], self.target.schema, KINDS)
             return Backlog(
                 {ClaimKind(row["kind"]): row["waiting"] for row in rows},
                 held_back=sum(row["held_back"] for row in rows),
