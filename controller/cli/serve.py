@@ -78,8 +78,8 @@ def serve(**options: Any) -> None:
 
     Serves the UserSyncs of a cluster (--namespace or --all-namespaces), those of manifests (-f), or without either
     what CLERK_SECRET_KEY, CLERK_WEBHOOK_SECRET and DATABASE_URL name. Point Clerk's endpoint at
-    /api/webhooks/clerk/NAMESPACE/NAME, or at /api/webhooks/clerk where only one is served. Ends on SIGTERM after what
-    is under way.
+    /api/webhooks/clerk/NAMESPACE/NAME, or at /api/webhooks/clerk where only one is served. Where a UserSync permits it,
+    users delete their own accounts at /api/user/delete. Ends on SIGTERM after what is under way.
     """
     asked = Asked(**options)
     debug = click.get_current_context().ensure_object(Session).debug

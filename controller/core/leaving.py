@@ -1,8 +1,8 @@
 """A user's own request to be deleted: first in Clerk, then here, and for good.
 
 Decides that no row goes before Clerk has deleted the user and proves him gone, and when a request is lifted again:
-when Clerk refuses it for good and nothing has been done yet. The claim was stored before Clerk is asked, so whoever
-takes it over, in whichever process, does all of it again, which is harmless. Used by `web`.
+when Clerk refuses it for good and nothing has been done yet, in Clerk neither. The claim was stored before Clerk is
+asked, so whoever takes it over, in whichever process, does all of it again, which is harmless. Used by `web`.
 """
 
 from __future__ import annotations
@@ -62,11 +62,13 @@ async def settle_request(claim: Claim, accounts: Accounts, directory: Directory,
     try:
         await accounts.delete_user(claim.user_id)
     except ClerkRefused as refused:
-        # Who is buried is gone from Clerk, whatever its key may do today: his request stands.
+        # Whom Clerk has deleted, or who is buried, is gone, whatever the key may do today: his request stands.
         if not await inbox.lift_request(claim):
             raise
         message = f"Nothing was deleted, and the request is lifted: {refused}"
         raise RequestRefused(message) from refused
+    # before anything else can fail: refused the next time, he would be told that nothing was deleted
+    await inbox.keep_request(claim)
     proof = await prove_absence(directory, clock, claim.user_id)
     if proof is None:
         await inbox.postpone_claim(claim, retry_delay(claim), answered_present=False)

@@ -301,7 +301,10 @@ class Inbox(Protocol):
         """Let the claim wait for the limits, and be due again after `delay`, by the database's clock."""
 
     async def settle_by_creation(self, claim: Claim) -> bool:
-        """Insert the profile row if it is missing and not tombstoned, and end the claim."""
+        """Insert the profile row if it is missing and not tombstoned, and end the claim.
+
+        A claim that a new message began anew meanwhile stays: it may tell of the user's end.
+        """
 
     async def settle_by_update(self, claim: Claim, profile: Profile, *, inserts: bool = True) -> bool:
         """Bring the row in step with what Clerk, asked by id, says, and end the claim; `inserts` a missing row.
@@ -313,7 +316,7 @@ class Inbox(Protocol):
         """Let the claim be due again after `delay`, by the database's clock."""
 
     async def discard_claim(self, claim: Claim) -> None:
-        """End the claim without touching a row."""
+        """End the claim without touching a row. One that a new message began anew meanwhile stays."""
 
     async def request_removal(self, user_id: UserId, lease: timedelta) -> Claim | None:
         """Store a user's own request, taken by the caller for `lease`; the same one if it waits already.
@@ -324,8 +327,11 @@ class Inbox(Protocol):
     async def receipt_of_request(self, user_id: UserId) -> Receipt | None:
         """Return the receipt of a user who is gone on his own request, wholly."""
 
+    async def keep_request(self, claim: Claim) -> None:
+        """Note that Clerk has deleted the user: from now on his own request is not lifted."""
+
     async def lift_request(self, claim: Claim) -> bool:
-        """End a user's own request; False, and it stands, where he is buried already."""
+        """End a user's own request; False, and it stands, where Clerk has deleted him or he is buried."""
 
 
 class Phase(Enum):

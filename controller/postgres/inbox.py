@@ -62,9 +62,10 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 _SQL: Final = load("inbox")
-_UPDATING: Final = load("updating")
 EVENT: Final = "user.deleted event"
 """On whose request, in receipts."""
+KINDS: Final = [kind.value for kind in ClaimKind]
+"""Those that we know: while a newer version is rolled out, its claims of other kinds are left to it."""
 
 
 class ClaimEnded(Exception):
@@ -124,7 +125,7 @@ class PostgresInbox:
 
         async def take(transaction: Transaction) -> list[Claim]:
             await transaction.change(_SQL["bound_holdbacks"], self.target.schema)
-            rows = await transaction.rows(_SQL["take_claims"], self.target.schema, limit, lease, LONGEST_DELAY)
+            rows = await transaction.rows(_SQL["take_claims"], self.target.schema, limit, lease, LONGEST_DELAY, KINDS)
             return [
                 Claim(
                     row["id"],
@@ -143,7 +144,7 @@ class PostgresInbox:
         """Return how long until a claim is due, or None if there is none."""
 
         async def look(transaction: Transaction) -> timedelta | None:
-            due_in: timedelta | None = await transaction.value(_SQL["next_claim_due"], self.target.schema)
+            due_in: timedelta | None = await transaction.value(_SQL["next_claim_due"], self.target.schema, KINDS)
             return due_in
 
         return await self.connections.transact(look)
@@ -152,7 +153,7 @@ class PostgresInbox:
         """Count the claims, and say how long the oldest has been overdue."""
 
         async def look(transaction: Transaction) -> Backlog:
-            rows = await transaction.rows(_SQL["count_claims"], self.target.schema)
+            rows = await transaction.rows(_SQL["count_claims"], self.target.schema, KINDS)
             return Backlog(
                 {ClaimKind(row["kind"]): row["waiting"] for row in rows},
                 held_back=sum(row["held_back"] for row in rows),
@@ -281,11 +282,11 @@ class PostgresInbox:
         await self.connections.transact(hold)
 
     async def settle_by_creation(self, claim: Claim) -> bool:
-        """Insert the profile row if it is missing and the user not buried, and end the claim."""
+        """Insert the profile row if it is missing and the user not buried, and end the claim unless begun anew."""
 
         async def create(transaction: Transaction) -> bool:
             await lock_users(transaction, self.target.schema, [claim.user_id])
-            if await transaction.change(_SQL["end_claim"], claim.id) == 0:
+            if not await self._end_unless_renewed(transaction, claim):
                 return False
             if await buried(transaction, self.target.schema, [claim.user_id]):
                 return False
@@ -298,8 +299,7 @@ class PostgresInbox:
 
         async def update(transaction: Transaction, *, sparing: bool = False) -> bool:
             await lock_users(transaction, self.target.schema, [claim.user_id])
-            if not await transaction.change(_UPDATING["end_refresh"], claim.id, claim.renewals):
-                await transaction.change(_UPDATING["renew_refresh"], claim.id)
+            await self._end_unless_renewed(transaction, claim)
             if await buried(transaction, self.target.schema, [claim.user_id]):
                 return False
             writing = await self._writing(transaction, sparing=sparing)
@@ -307,6 +307,12 @@ class PostgresInbox:
             return absorbed in {Absorbed.CREATED, Absorbed.UPDATED}
 
         return await self._sparing(update)
+
+    async def _end_unless_renewed(self, transaction: Transaction, claim: Claim) -> bool:
+        """End the claim, or let one that a new message began anew be due at once; False if it stands no more."""
+        if await transaction.change(_SQL["end_unrenewed_claim"], claim.id, claim.renewals):
+            return True
+        return await transaction.change(_SQL["hasten_claim"], claim.id) == 1
 
     async def postpone_claim(self, claim: Claim, delay: timedelta, *, answered_present: bool) -> None:
         """Let the claim be due again after `delay`, by the database's clock."""
@@ -321,7 +327,7 @@ class PostgresInbox:
         """End the claim without touching a row; one that was begun anew meanwhile stays."""
 
         async def discard(transaction: Transaction) -> None:
-            await transaction.change(_SQL["discard_claim"], claim.id, claim.present_answers)
+            await transaction.change(_SQL["discard_claim"], claim.id, claim.present_answers, claim.renewals)
 
         await self.connections.transact(discard)
 
@@ -337,8 +343,12 @@ class PostgresInbox:
             lambda transaction: leaving.receipt_of_request(transaction, self.target.schema, user_id)
         )
 
+    async def keep_request(self, claim: Claim) -> None:
+        """Note that Clerk has deleted the user: from now on his own request is not lifted."""
+        await self.connections.transact(lambda transaction: leaving.keep_request(transaction, claim))
+
     async def lift_request(self, claim: Claim) -> bool:
-        """End a user's own request; False, and it stands, where he is buried already."""
+        """End a user's own request; False, and it stands, where Clerk has deleted him or he is buried."""
         return await self.connections.transact(
             lambda transaction: leaving.lift_request(transaction, self.target.schema, claim)
         )

@@ -41,8 +41,13 @@ async def receipt_of_request(transaction: Transaction, schema: str, user_id: str
     return None if row is None else receipt_of(row)
 
 
+async def keep_request(transaction: Transaction, claim: Claim) -> None:
+    """Note that the request's user is gone from Clerk."""
+    await transaction.change(_SQL["keep_request"], claim.id)
+
+
 async def lift_request(transaction: Transaction, schema: str, claim: Claim) -> bool:
-    """End the request, unless its user is buried."""
+    """End the request, unless its user is gone from Clerk or buried."""
     await lock_users(transaction, schema, [claim.user_id])
     return await transaction.change(_SQL["lift_request"], claim.id, schema, claim.user_id) == 1
 

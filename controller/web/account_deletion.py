@@ -255,7 +255,9 @@ def _endpoint_of(instance_id: str, endpoints: Sequence[Endpoint]) -> Endpoint:
         Refused: there is none, or more than one.
         ClerkUnavailable: there may be one, which has not been opened yet.
     """
-    found = [endpoint for endpoint in endpoints if endpoint.instance_id == instance_id]
+    named = [endpoint for endpoint in endpoints if endpoint.instance_id == instance_id]
+    # who merely names somebody's instance, without a key of it, must not take this way from its users
+    found = [endpoint for endpoint in named if endpoint.was_open] or named
     if len(found) > 1:
         log.warning("account_deletion_ambiguous", resources=[endpoint.spec.name for endpoint in found])
         message = (

@@ -73,6 +73,8 @@ class Endpoint:
         self.spec = declaration.spec
         self.instance_id = declaration.spec.clerk.instance_id
         """As named, or as it was when it was last open; None before that."""
+        self.was_open = False
+        """Whether its key has been of that instance; before that, anybody can name one."""
         self._workshop = workshop
         self._log = log.bind(resource=self.spec.name)
         self._changed = asyncio.Event()
@@ -182,7 +184,7 @@ class Endpoint:
             instance = await establish(served.directory, served.store, named=self.spec.clerk.instance_id)
             self._log.info("serving", instance=instance.id)
             self._error = None
-            self.instance_id = instance.id
+            self.instance_id, self.was_open = instance.id, True
             signing_keys = SigningKeys(served.accounts, instance.id)
             self._opened = Opened(served, instance.id, asyncio.get_running_loop().time(), signing_keys)
             self._tried.set()

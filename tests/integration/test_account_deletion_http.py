@@ -12,9 +12,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from controller.core.targets import AccountDeletion, ClerkSource, Spec
-from controller.errors import ClerkRefused, ClerkUnavailable, DatabaseUnavailable, UserSyncError
+from controller.errors import ClerkRefused, ClerkUnavailable, DatabaseUnavailable, SecretNotFound, UserSyncError
 from controller.web.account_deletion import BODY_BYTES_MAX, Bounds
 from controller.web.account_deletion import AccountDeletion as Handler
+from controller.web.keyring import Declaration
 from controller.web.rates import Rates
 from controller.web.resources import Resources
 from tests.support.emulators import until
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from controller.core.absorbing import Claim
     from controller.core.users import UserId
+    from controller.settings import Credentials
 
 Serve = Callable[..., AbstractAsyncContextManager[str]]
 USER, OTHER = user(1), user(2)
@@ -333,6 +335,20 @@ async def test_two_resources_of_one_instance_are_not_chosen_between(world: FakeW
     assert (answer.status, answer.content["error"]) == (409, "ambiguous")
     assert any(each["event"] == "account_deletion_ambiguous" for each in logs)
     assert untouched(world)
+
+
+async def test_a_resource_that_names_an_instance_without_a_key_of_it_stands_in_nobodys_way(world: FakeWorld) -> None:
+    async def refuse() -> Credentials:
+        message = "Secret app/clerk does not exist."
+        raise SecretNotFound(message)
+
+    naming = replace(DELETING, name="other/second", clerk=ClerkSource(instance_id=world.directory.of.id))
+    resources = Resources(world.workshop())
+    resources.apply(Declaration(naming, None, refuse))
+    resources.apply(world.declare(DELETING))
+    async with serving(resources, world.metrics, None, Handler(resources, world.metrics)) as url:
+        await until(lambda: world.opened)
+        assert (await ask(url, bearer(token(USER)))).status == 200
 
 
 async def test_of_two_resources_the_one_that_permits_it_is_taken(world: FakeWorld, serve: Serve) -> None:

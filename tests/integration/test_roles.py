@@ -12,15 +12,17 @@ import pytest
 
 from controller.core.proofs import prove_absence
 from controller.core.requests import RestoreTerms
-from controller.core.targets import Action, ClerkSource, Deletion, RowLevelSecurity, Spec
+from controller.core.targets import AccountDeletion, Action, ClerkSource, Deletion, RowLevelSecurity, Spec
 from controller.core.users import Environment
-from controller.emulator import ClerkEmulator, EmulatorSettings
+from controller.emulator import ClerkEmulator, EmulatorSettings, Endpoint, Fault, FaultName
 from controller.postgres import migrate, migration_sql
 from controller.runtime import open_archive, open_sweeper
 from controller.settings import Access, ClerkURLs, Credentials
 from tests.support.databases import execute, fetch, fetch_value, rows_of, seed, seed_users, users_with_rows
 from tests.support.serving import OWED, count, eventually, real_service
+from tests.support.sessions import ORIGIN, ask, bearer
 from tests.support.stores import ids
+from tests.support.webhooks import SPEC
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -134,6 +136,27 @@ async def test_the_webhook_service_creates_and_deletes_as_either_role(project: P
     assert (await rows_of(project.url, new))["user_progress"] == 1
     assert sum((await rows_of(project.url, gone)).values()) == 0
     assert await fetch_value(project.url, "SELECT count(*) FROM usersync.receipts") == 1
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_users_delete_their_own_accounts_as_either_role(project: Project, role: str) -> None:
+    user_id, other, *_ = list(project.clerk.users)
+    await project.run()
+    spec = replace(SPEC, account_deletion=AccountDeletion(enabled=True, authorized_parties=(ORIGIN,)))
+    async with real_service(project.clerk, project.supabase.url(role), spec) as replica:
+
+        async def served() -> bool:
+            return any(endpoint.instance_id for endpoint in replica.resources.ending_accounts())
+
+        await eventually(served)
+        answer = await ask(replica.url, bearer(project.clerk.sessions.token(user_id, ORIGIN)))
+        again = await ask(replica.url, bearer(project.clerk.sessions.token(user_id, ORIGIN)))
+        project.clerk.switch_on(Fault(FaultName.FORBIDDEN, endpoint=Endpoint.DELETE))
+        refused = await ask(replica.url, bearer(project.clerk.sessions.token(other, ORIGIN)))
+    assert (answer.status, answer.content["rows"], again.content) == (200, WHOLE, answer.content)
+    assert sum((await rows_of(project.url, user_id)).values()) == 0
+    assert user_id not in project.clerk.users
+    assert (refused.status, await rows_of(project.url, other), await count(project.url, OWED)) == (502, WHOLE, 0)
 
 
 def promised() -> dict[str, tuple[str, str]]:

@@ -34,7 +34,7 @@ WHERE id IN (
     FOR UPDATE SKIP LOCKED
 );
 
--- take_claims(schema_name, limit, lease, longest_delay)
+-- take_claims(schema_name, limit, lease, longest_delay, kinds)
 -- Due also if due later than any claim is put off: the clock was set back since. A holdback may be longer, and has
 -- a bound of its own; the settling is owed from its end.
 UPDATE usersync.claims AS c SET
@@ -42,7 +42,7 @@ UPDATE usersync.claims AS c SET
     recorded_at = CASE WHEN c.holdback IS NULL THEN c.recorded_at ELSE usersync.clock() END
 FROM (
     SELECT id, due_at FROM usersync.claims
-    WHERE schema_name = $1 AND (
+    WHERE schema_name = $1 AND kind = ANY($5::text[]) AND (
         due_at <= (SELECT usersync.clock())
         OR due_at > (SELECT usersync.clock()) + $4::interval AND holdback IS NULL
     )
@@ -53,20 +53,20 @@ FROM (
 WHERE c.id = due.id
 RETURNING c.id, c.user_id, c.kind, c.attempts, c.present_answers, c.renewals, due.due_at AS was_due_at;
 
--- next_claim_due(schema_name)
+-- next_claim_due(schema_name, kinds)
 SELECT greatest(due_at - usersync.clock(), interval '0') FROM usersync.claims
-WHERE schema_name = $1
+WHERE schema_name = $1 AND kind = ANY($2::text[])
 ORDER BY due_at
 LIMIT 1;
 
--- count_claims(schema_name)
+-- count_claims(schema_name, kinds)
 -- What waits on purpose, for a holdback to end, for the limits or for the second look, is not overdue.
 SELECT
     kind, count(*) AS waiting, count(*) FILTER (WHERE held_back_at IS NOT NULL) AS held_back,
     (SELECT usersync.clock()) - min(recorded_at) FILTER (
         WHERE kind <> 'second_sweep' AND holdback IS NULL AND held_back_at IS NULL
     ) AS oldest
-FROM usersync.claims WHERE schema_name = $1
+FROM usersync.claims WHERE schema_name = $1 AND kind = ANY($2::text[])
 GROUP BY kind;
 
 -- claim_stands(claim_id)
@@ -74,6 +74,13 @@ SELECT EXISTS (SELECT FROM usersync.claims WHERE id = $1);
 
 -- end_claim(claim_id)
 DELETE FROM usersync.claims WHERE id = $1;
+
+-- end_unrenewed_claim(claim_id, renewals)
+DELETE FROM usersync.claims WHERE id = $1 AND renewals = $2;
+
+-- hasten_claim(claim_id)
+-- A new message began it anew since it was taken: it is due at once, also where it was lent again meanwhile.
+UPDATE usersync.claims SET due_at = usersync.clock() WHERE id = $1;
 
 -- end_claims_of(schema_name, user_ids, requested)
 -- The rows of these users are gone, and so is what is noted of them. A user's own request stands until he has been erased
@@ -99,6 +106,6 @@ UPDATE usersync.claims
 SET due_at = usersync.clock() + $2::interval, attempts = attempts + $3, present_answers = present_answers + $4
 WHERE id = $1;
 
--- discard_claim(claim_id, present_answers)
+-- discard_claim(claim_id, present_answers, renewals)
 -- A claim that a new message began anew since it was taken stays.
-DELETE FROM usersync.claims WHERE id = $1 AND present_answers = $2;
+DELETE FROM usersync.claims WHERE id = $1 AND present_answers = $2 AND renewals = $3;

@@ -9,9 +9,12 @@ RETURNING id;
 -- request_stands(schema_name, user_id)
 SELECT EXISTS (SELECT FROM usersync.claims WHERE schema_name = $1 AND user_id = $2 AND kind = 'own_request');
 
+-- keep_request(claim_id)
+UPDATE usersync.claims SET gone_from_clerk_at = coalesce(gone_from_clerk_at, usersync.clock()) WHERE id = $1;
+
 -- lift_request(claim_id, schema_name, user_id)
 DELETE FROM usersync.claims AS c
-WHERE c.id = $1 AND NOT EXISTS (
+WHERE c.id = $1 AND c.gone_from_clerk_at IS NULL AND NOT EXISTS (
     SELECT FROM usersync.buried AS b JOIN usersync.target AS t ON t.schema_name = b.schema_name
     WHERE b.schema_name = $2 AND b.user_hash = sha256(t.salt || convert_to(t.instance_id || $3::text, 'UTF8'))
 );

@@ -103,13 +103,6 @@ WHERE v.schema_name = $2 AND NOT EXISTS (
     SELECT FROM usersync.listed AS l WHERE l.run_id = $1 AND l.user_id = v.user_id
 );
 
--- end_refresh(claim_id, renewals)
-DELETE FROM usersync.claims WHERE id = $1 AND renewals = $2;
-
--- renew_refresh(claim_id)
--- A new message began it anew since it was taken: it is due at once, also where it was lent again meanwhile.
-UPDATE usersync.claims SET due_at = usersync.clock() WHERE id = $1;
-
 -- forget_listed_values_user(schema_name, user_id)
 DELETE FROM usersync.listed_values
 WHERE user_id = $2 AND run_id IN (SELECT id FROM usersync.runs WHERE schema_name = $1);

@@ -110,6 +110,19 @@ async def test_a_new_message_about_a_claimed_user_begins_its_look_ups_anew(datab
         assert (anew.id, anew.attempts, anew.present_answers) == (claim.id, 0, 0)
 
 
+async def test_claims_of_a_kind_that_only_a_newer_version_knows_are_left_to_it(database_url: str) -> None:
+    async with opened(database_url) as database:
+        await execute(
+            database_url,
+            "ALTER TABLE usersync.claims DROP CONSTRAINT claims_kind_check",
+            f"INSERT INTO usersync.claims (schema_name, user_id, kind) VALUES ('public', '{USER}', 'of_tomorrow')",
+        )
+        assert await database.next_claim_due() is None
+        assert await database.take_claims(1, LEASE) == []
+        assert (await database.backlog()).waiting == {}
+        assert (await claimed(database)).kind is ClaimKind.DELETION
+
+
 async def test_a_claim_begun_anew_is_not_discarded_by_who_took_it_before(database_url: str) -> None:
     async with opened(database_url) as database:
         await database.postpone_claim(await claimed(database), timedelta(), answered_present=True)

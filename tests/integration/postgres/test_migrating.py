@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,6 +59,11 @@ async def structure(url: str) -> list[tuple[object, ...]]:
         """,
     )
     return [tuple(row) for row in rows]
+
+
+def test_no_file_of_the_migrations_is_passed_over_for_its_name() -> None:
+    scripts = (files("controller.postgres") / "migrations").iterdir()
+    assert {f"{migration}.sql" for migration in migrations()} == {file.name for file in scripts}
 
 
 def test_migrations_are_numbered_without_gaps() -> None:

@@ -170,6 +170,15 @@ class LeavingContract:
         assert await premises.inbox.next_claim_due() is None
         assert await users(premises, PROFILE) == [A]
 
+    async def test_a_request_that_clerk_has_carried_out_is_not_lifted(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        claim = await requested(premises)
+        await premises.inbox.keep_request(claim)
+        assert await requested(premises) == claim
+        assert not await premises.inbox.lift_request(claim)
+        await premises.let_pass(LEASE)
+        assert await premises.inbox.take_claims(10, LEASE) == [claim]
+
     async def test_the_request_of_a_buried_user_is_not_lifted(self, premises: Premises) -> None:
         await premises.store.pin_instance(INSTANCE)
         await add_users(premises, A, B)

@@ -677,6 +677,24 @@ class InboxContract:
         assert await premises.inbox.next_claim_due() is None
         assert await users(premises, PROFILE) == await users(premises, DATA) == [A]
 
+    async def test_a_claim_begun_anew_since_it_was_taken_is_not_discarded(self, premises: Premises) -> None:
+        await premises.inbox.record_claim(Delivery("msg_1", "user.created"), A, ClaimKind.CREATION)
+        claim = await take_one(premises)
+        await premises.inbox.record_claim(Delivery("msg_2", "user.created"), A, ClaimKind.CREATION)
+        await premises.inbox.discard_claim(claim)
+        assert await premises.inbox.next_claim_due() == timedelta()
+
+    async def test_a_claim_begun_anew_while_clerk_was_asked_outlasts_the_profile(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await premises.inbox.record_claim(Delivery("msg_1", "user.created"), A, ClaimKind.CATCH_UP)
+        claim = await take_one(premises)
+        await premises.inbox.record_claim(Delivery("msg_2", "user.deleted"), A, ClaimKind.CATCH_UP)
+        again = await take_one(premises)
+        assert await premises.inbox.settle_by_creation(claim)
+        assert await premises.inbox.next_claim_due() == timedelta()
+        assert (await premises.inbox.settle_by_removal(again, proof(premises, A), DELETION)).users == 1
+        assert await users(premises, PROFILE) == []
+
     async def test_a_claim_in_holdback_is_due_when_that_is_over(self, premises: Premises) -> None:
         holdback = timedelta(days=30)
         deleted = Delivery("msg_1", "user.deleted")

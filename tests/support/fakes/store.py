@@ -117,6 +117,7 @@ class FakeStore:
     delivered: set[str] = field(default_factory=set)
     claims: dict[int, tuple[Claim, datetime]] = field(default_factory=dict)
     held_claims: set[int] = field(default_factory=set)
+    kept_requests: set[int] = field(default_factory=set)
     in_holdback: set[int] = field(default_factory=set)
     recorded_at: dict[int, datetime] = field(default_factory=dict)
     past_their_time: int = 0
@@ -453,17 +454,20 @@ class FakeStore:
         self.claims[claim.id] = (claim, self.clock.now() + delay)
 
     async def settle_by_creation(self, claim: Claim) -> bool:
-        del self.claims[claim.id]
+        self._end_unless_renewed(claim)
         return self.insert_profile(claim.user_id)
 
     async def settle_by_update(self, claim: Claim, profile: Profile, *, inserts: bool = True) -> bool:
         if claim.id in self.claims:
-            standing, _ = self.claims.pop(claim.id)
-            if standing.renewals != claim.renewals:
-                self.claims[claim.id] = (standing, self.clock.now())
+            self._end_unless_renewed(claim)
         if claim.user_id in self.tombstones:
             return False
         return self.keep_in_step(profile, confirmed=True, inserts=inserts) in {Absorbed.CREATED, Absorbed.UPDATED}
+
+    def _end_unless_renewed(self, claim: Claim) -> None:
+        standing, _ = self.claims.pop(claim.id)
+        if standing.renewals != claim.renewals:
+            self.claims[claim.id] = (standing, self.clock.now())
 
     async def postpone_claim(self, claim: Claim, delay: timedelta, *, answered_present: bool) -> None:
         if answered_present:
@@ -473,7 +477,9 @@ class FakeStore:
         self.claims[claim.id] = (later, self.clock.now() + delay)
 
     async def discard_claim(self, claim: Claim) -> None:
-        del self.claims[claim.id]
+        standing, _ = self.claims[claim.id]
+        if (standing.present_answers, standing.renewals) == (claim.present_answers, claim.renewals):
+            del self.claims[claim.id]
 
     async def request_removal(self, user_id: UserId, lease: timedelta) -> Claim | None:
         if await self.receipt_of_request(user_id) is not None:
@@ -496,8 +502,11 @@ class FakeStore:
                 )  # fmt: skip
         return None
 
+    async def keep_request(self, claim: Claim) -> None:
+        self.kept_requests.add(claim.id)
+
     async def lift_request(self, claim: Claim) -> bool:
-        if claim.user_id in self.tombstones:
+        if claim.user_id in self.tombstones or claim.id in self.kept_requests:
             return False
         return self.claims.pop(claim.id, None) is not None
 

@@ -112,6 +112,20 @@ async def test_refused_for_good_the_request_is_lifted_and_nothing_was_done(world
     assert not world.store.tombstones
 
 
+async def test_a_key_revoked_after_clerk_has_deleted_him_lifts_nothing(world: World) -> None:
+    claim = await world.ask()
+    world.directory.errors["look_up"] = ClerkUnavailable("away")
+    with pytest.raises(ClerkUnavailable):
+        await world.settle(claim)
+    world.directory.errors["delete_user"] = world.directory.errors["look_up"] = ClerkRefused("401: key revoked")
+    with pytest.raises(ClerkRefused):
+        await world.settle(claim)
+    assert world.store.users() == {USER, OTHER}
+    world.directory.errors.clear()
+    assert await world.settle(claim) is Settled.REMOVED
+    assert (world.store.users(), world.store.receipts[0].requested_by) == ({OTHER}, "own request")
+
+
 async def test_a_key_revoked_after_he_was_buried_lifts_nothing(world: World) -> None:
     claim = await world.ask()
     world.store.tombstones.add(USER)
