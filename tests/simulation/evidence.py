@@ -87,6 +87,10 @@ class Evidence:
     sent: list[Sent] = field(default_factory=list)
     absorbed: dict[str, list[str]] = field(default_factory=dict)
     told: dict[tuple[UserId, str], float] = field(default_factory=dict)
+    refused: dict[UserId, float] = field(default_factory=dict)
+    """Whom Clerk refused to delete, and when first."""
+    answered_deleted: set[UserId] = field(default_factory=set)
+    """Who asked for his own deletion and was told that it is done."""
     used_up: dict[str, float] = field(default_factory=dict)
     snapshots: list[Snapshot] = field(default_factory=list)
     faults: list[BaseException] = field(default_factory=list)

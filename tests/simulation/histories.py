@@ -40,12 +40,43 @@ class Leave:
 
 
 @dataclass(frozen=True)
+class Request:
+    """A user asks for his own deletion, and again after each of `again` seconds.
+
+    `arrives`: the message of his deletion, if it is he whom that deletes in Clerk.
+    """
+
+    who: int = 0
+    again: tuple[float, ...] = ()
+    arrives: tuple[float, ...] = (0.0,)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A user is edited in Clerk. `second`: within the same millisecond once more, with a message that arrives so.
+
+    `mapped`: what is edited is in a mapped column; else only the version is another.
+    """
+
+    who: int = 0
+    arrives: tuple[float, ...] = (0.0,)
+    second: tuple[float, ...] | None = None
+    mapped: bool = True
+
+
+@dataclass(frozen=True)
 class Tell:
-    """A message about a user, true or not: `user.created` of one who is gone, `user.deleted` of one who lives."""
+    """A message about a user, true or not: `user.created` of one who is gone, `user.deleted` of one who lives.
+
+    It describes the user as he was so many edits `back`; `bare`: not as Clerk does. `doubtful`: its times are odd.
+    """
 
     who: int = 0
     type: str = "user.deleted"
     arrives: tuple[float, ...] = (0.0,)
+    back: int = 0
+    bare: bool = False
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +161,20 @@ class Configure:
 
 
 Event = (
-    SignUp | Leave | Tell | Write | WriteForeign | Deceive | Sweep | Poll | Disturb | Jump | Skew | Approve | Configure
+    SignUp
+    | Leave
+    | Edit
+    | Tell
+    | Write
+    | WriteForeign
+    | Deceive
+    | Sweep
+    | Poll
+    | Disturb
+    | Jump
+    | Skew
+    | Approve
+    | Configure
 )
 
 
@@ -158,6 +202,8 @@ class Beginning:
     policy: str = "Archive"
     batches: bool = False
     """Whether more than two rows are too many for one transaction."""
+    maps: bool = False
+    """Whether columns of the profile table are mapped."""
 
 
 @dataclass(frozen=True)

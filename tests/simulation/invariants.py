@@ -9,170 +9,37 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from controller.core.leaving import OWN_REQUEST
 from controller.core.planning import allowance
 from controller.core.targets import Action, DeletionPolicy, Limits, expand
 from controller.core.users import UserId, parse_user_id
-from tests.simulation.clerk import INSTANCE
-from tests.simulation.histories import CONTROLLERS, REPLICAS
+from tests.simulation.histories import REPLICAS
 from tests.simulation.loop import START
+from tests.simulation.mapped import PROMISES_OF_VALUES
+from tests.simulation.requested import PROMISES_OF_REQUESTS
+from tests.simulation.stories import actor_name
 from tests.support.databases import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.simulation.evidence import Entry, Evidence
-    from tests.simulation.world import World
+    from tests.simulation.evidence import Entry
+    from tests.simulation.stories import Removed, Story
 
 PROOF_SECONDS = 300.0
 SENT_SECONDS = 70.0
 """How long a DELETE may be on its way: an idle transaction is ended after 60 s, a wait for a lock after 5 s."""
 CREATED_MEANWHILE = 600.0
 APPROVED_DAYS = 7
-TERMS = frozenset({"created", "claimed", "recorded", "present", "tombstoned"})
+TERMS = frozenset({"created", "claimed", "doubted", "held", "older", "present", "recorded", "tombstoned", "updated"})
 """What an event comes to that has had its effect; it may do so once."""
-
-CHAIN = """
-SELECT c.position, jsonb_build_array(
-    r.id, r.schema_name, r.instance_id, encode(r.user_hash, 'hex'), r.act, r.reason, r.requested_by, r.counted,
-    r.approval, r.run_id, r.rows, trunc(extract(epoch FROM r.issued_at) * 1000000)::bigint)::text, c.hash
-FROM usersync.receipt_chain AS c LEFT JOIN usersync.receipts AS r ON r.id = c.receipt_id
-WHERE c.schema_name = $1 ORDER BY c.position
-"""
-"""What a link is the hash of, as the product's documentation has it."""
 
 
 class Broken(AssertionError):
     """A promise was broken."""
-
-
-@dataclass
-class Removed:
-    """What one transaction removed of one user, from the log; `goes_on`: a batch of a removal that began before."""
-
-    user_id: str
-    actor: str
-    xid: int
-    entries: list[Entry]
-    approval: str | None
-    goes_on: bool = False
-
-    @property
-    def by_run(self) -> bool:
-        return actor_name(self.actor) in CONTROLLERS
-
-
-@dataclass
-class Story:
-    """The log, sorted: who was removed when, what each run saw, and which sets were held back."""
-
-    world: World
-    evidence: Evidence
-    removed: list[Removed] = field(default_factory=list)
-    begun: list[Removed] = field(default_factory=list)
-    """Removals in batches, where they began: buried and counted, perhaps without a row."""
-    duplicates: list[Entry] = field(default_factory=list)
-    user_of_hash: dict[str, str] = field(default_factory=dict)
-    archive: dict[str, Any] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-    live: dict[str, tuple[str, str | None]] = field(default_factory=dict)
-    chain: list[tuple[int, str, bytes]] = field(default_factory=list)
-
-    def entries(self, what: str) -> list[Entry]:
-        return [entry for entry in self.evidence.log if entry.what == what]
-
-    def buried_before(self, entry: Entry, user_id: str | None) -> bool:
-        return any(
-            other.id < entry.id
-            and other.xid != entry.xid
-            and self.user_of_hash.get(other.content["user_hash"]) == user_id
-            for other in self.entries("tombstones")
-        )
-
-
-def actor_name(actor: str) -> str:
-    """The process of an actor: `h1/a#7` is `a`, `h1/w1#9:msg_3` is `w1`."""
-    return actor.partition("/")[2].partition("#")[0]
-
-
-async def read(world: World) -> Story:
-    """Gather everything about a history that has ended."""
-    schema, evidence = world.schema, world.evidence
-    real = await world.real.get()
-    world.turns.outside += 1
-    try:
-        await evidence.read_log(real)
-        story = Story(world, evidence)
-        for row in await real.fetch("SELECT * FROM usersync.archive WHERE schema_name = $1", schema):
-            content = json.loads(row["content"])
-            story.archive[content["id"]] = (row["table_name"], row["user_id"], content)
-        for table in TABLES:
-            for row in await real.fetch(f"SELECT id::text, user_id FROM {schema}.{table}"):
-                story.live[row["id"]] = (table, row["user_id"])
-        story.chain = [tuple(row) for row in await real.fetch(CHAIN, schema)]
-        salt = await real.fetchval("SELECT salt FROM usersync.target WHERE schema_name = $1", schema)
-    finally:
-        world.turns.outside -= 1
-        world.real.free.append(real)
-    for user in world.everybody:
-        digest = hashlib.sha256(salt + (INSTANCE.id + user).encode()).hexdigest()
-        story.user_of_hash["\\x" + digest] = user
-    _sort(story)
-    return story
-
-
-def _sort(story: Story) -> None:
-    """Tell removals of users from surplus profiles: a removal has a receipt in its transaction, or goes on in batches.
-
-    Batches lie between the receipt of their beginning and the one of their end.
-    """
-    # By the log: what is archived may be erased later.
-    story.reasons = {entry.content["content"]["id"]: entry.content["reason"] for entry in story.entries("archive")}
-    receipts: dict[tuple[int, str | None], Entry] = {}
-    spans: dict[str, list[tuple[int, int, str | None]]] = defaultdict(list)
-    for entry in story.entries("receipts"):
-        user = story.user_of_hash.get(entry.content["user_hash"])
-        receipts[entry.xid, user] = entry
-        if entry.content["act"] == "begun":
-            spans[str(user)].append((entry.id, 1 << 62, entry.content["approval"]))
-            story.begun.append(Removed(str(user), entry.actor, entry.xid, [entry], entry.content["approval"]))
-        elif spans[str(user)] and spans[str(user)][-1][1] == 1 << 62:
-            began, _, approval = spans[str(user)].pop()
-            spans[str(user)].append((began, entry.id, approval))
-    groups: dict[tuple[int, str | None], list[Entry]] = defaultdict(list)
-    for entry in story.entries("delete"):
-        groups[entry.xid, entry.user_id].append(entry)
-    for (xid, user_id), entries in groups.items():
-        receipt = receipts.get((xid, user_id))
-        batch = [approval for began, ended, approval in spans[str(user_id)] if began < entries[0].id < ended]
-        reduced = any(story.reasons.get(entry.row_id) == "duplicate" for entry in entries)
-        if receipt is not None:
-            approval = receipt.content["approval"]
-            story.removed.append(Removed(str(user_id), entries[0].actor, xid, entries, approval, goes_on=bool(batch)))
-        elif batch and not reduced:
-            story.removed.append(Removed(str(user_id), entries[0].actor, xid, entries, batch[0], goes_on=True))
-        else:
-            story.duplicates += entries
-
-
-def count_evidence(story: Story) -> Counter[str]:
-    """Count what a history reached."""
-    events = [removed for removed in story.removed if not removed.by_run]
-    return Counter(
-        {
-            "users removed by events": len(events),
-            "users removed by events, again": sum(
-                story.buried_before(removed.entries[0], removed.user_id) for removed in events
-            ),
-            "users removed by approval": sum(removed.approval is not None for removed in story.removed),
-            "users removed in batches": len(story.begun),
-            "batches removed": sum(removed.goes_on for removed in story.removed),
-            "surplus profiles removed": len(story.duplicates),
-            "look-ups": len(story.evidence.look_ups),
-        }
-    )
 
 
 def check(story: Story) -> None:
@@ -235,7 +102,8 @@ def runs_honour_grace_and_listing(story: Story) -> Iterator[str]:
     for entry in story.evidence.log:
         if entry.what == "runs":
             began[entry.actor] = entry.at
-        elif entry.what == "weighed":
+        elif entry.what == "weighed" and entry.actor in began:
+            # Not when the absence of one user is forgotten, who left on his own request.
             _weigh(story, entry.actor, began[entry.actor], absent, age)
         elif entry.id in firsts:
             yield from _check_removal(story, entry, UserId(firsts[entry.id].user_id), age)
@@ -293,7 +161,7 @@ def events_remove_only_announced(story: Story) -> Iterator[str]:
         if removed.by_run:
             continue
         told = [at for (user, _), at in story.evidence.told.items() if user == removed.user_id]
-        known = any(at <= removed.entries[0].true_at for at in told)
+        known = any(at <= removed.entries[0].true_at for at in told) or removed.on_request
         if not known and not story.buried_before(removed.entries[0], removed.user_id):
             yield f"{removed.actor} removed {removed.user_id}, of whom no message ever told"
 
@@ -306,8 +174,8 @@ def limits_hold(story: Story) -> Iterator[str]:
     window = limits.window.total_seconds()
     unapproved: list[tuple[float, str]] = []
     for removed in sorted((*story.removed, *story.begun), key=lambda each: each.entries[-1].id):
-        # One in batches is counted where it begins.
-        if removed.approval is not None or removed.goes_on:
+        # One in batches is counted where it begins, what a user asks for himself never.
+        if removed.approval is not None or removed.goes_on or removed.on_request:
             continue
         at = removed.entries[-1].at
         unapproved.append((at, removed.user_id))
@@ -346,19 +214,22 @@ def _check_approved(story: Story, removed: Removed, holds: list[Entry]) -> Itera
 
 
 def deleted_stays_deleted(story: Story) -> Iterator[str]:
-    for entry in story.entries("insert"):
+    """Neither a new row, nor a value in one that was written since, or is retained."""
+    for entry in (*story.entries("insert"), *story.entries("update")):
         if entry.actor and story.buried_before(entry, entry.user_id):
-            yield f"{entry.actor} created a profile of {entry.user_id}, who was buried before"
+            yield f"{entry.actor} wrote a profile ({entry.what}) of {entry.user_id}, who was buried before"
 
 
 def messages_have_one_effect(story: Story) -> Iterator[str]:
     for message, results in story.evidence.absorbed.items():
         if sum(result in TERMS for result in results) > 1:
             yield f"{message} had its effect more than once: {results}"
-    counts = Counter(entry.actor.rpartition(":")[2] for entry in story.entries("insert") if ":msg" in entry.actor)
-    for message, inserts in counts.items():
-        if inserts > 1:
-            yield f"{message} created {inserts} profiles"
+    # Events that wait at the same time share a transaction, which is told by the message of one of them.
+    inserts = [entry for entry in story.entries("insert") if ":msg" in entry.actor]
+    counts = Counter((entry.actor.rpartition(":")[2], entry.user_id) for entry in inserts)
+    for (message, user), count in counts.items():
+        if count > 1:
+            yield f"{message} created {count} profiles of {user}"
 
 
 def profiles_are_created_once(story: Story) -> Iterator[str]:
@@ -372,7 +243,7 @@ def profiles_are_created_once(story: Story) -> Iterator[str]:
             if entry.actor and rows:
                 yield f"{entry.actor} created a second profile of {entry.user_id}"
             rows.add(entry.row_id)
-        else:
+        elif entry.what == "delete":
             rows.discard(entry.row_id)
 
 
@@ -412,7 +283,7 @@ def one_run_at_a_time(story: Story) -> Iterator[str]:
 
 def only_what_was_asked(story: Story) -> Iterator[str]:
     for entry in story.evidence.log:
-        if entry.what not in {"insert", "delete"} or not entry.actor:
+        if entry.what not in {"insert", "update", "delete"} or not entry.actor:
             continue
         spec = story.evidence.specs[entry.actor]
         if spec.dry_run or spec.suspend:
@@ -420,7 +291,8 @@ def only_what_was_asked(story: Story) -> Iterator[str]:
         if entry.what == "delete" and parse_user_id(entry.user_id) is None:
             yield f"{entry.actor} deleted a foreign row: {entry.user_id}"
     for removed in story.removed:
-        if story.evidence.specs[removed.actor].deletion.policy is DeletionPolicy.RETAIN and not removed.goes_on:
+        retains = story.evidence.specs[removed.actor].deletion.policy is DeletionPolicy.RETAIN
+        if retains and not removed.goes_on and not removed.on_request:
             yield f"{removed.actor} deleted rows of {removed.user_id}, which are to be retained"
 
 
@@ -485,7 +357,8 @@ def each_removal_has_its_receipt(story: Story) -> Iterator[str]:
         rows = Counter(each.table for removed in here for each in removed.entries)
         if dict(rows) != {table: count for table, count in entry.content["rows"].items() if count}:
             yield f"the receipt of {user} says {entry.content['rows']}, and {dict(rows)} went"
-        counted = entry.content["approval"] is None and began is None
+        unlimited = entry.content["approval"] is not None or entry.content["requested_by"] == OWN_REQUEST
+        counted = not unlimited and began is None
         if rows and entry.content["counted"] != counted:
             yield f"the receipt of {user} is counted wrongly"
 
@@ -545,4 +418,6 @@ PROMISES = (
     each_removal_has_its_receipt,
     receipts_are_chained,
     the_world_converges,
+    *PROMISES_OF_VALUES,
+    *PROMISES_OF_REQUESTS,
 )

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from controller.cli.demo.local_postgres import LocalPostgres
+from tests.simulation.crashes import Killed
 from tests.simulation.histories import program
-from tests.simulation.invariants import check, count_evidence, read
+from tests.simulation.invariants import check
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.stage import Stage
+from tests.simulation.stories import count_evidence, read
 from tests.simulation.world import World
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Iterator, MutableMapping
 
     from tests.simulation.histories import History
@@ -74,6 +77,7 @@ def player() -> Iterator[Player]:
     """A server of the simulation's own, for its clock and its superuser."""
     with LocalPostgres(settings={"autovacuum": "off", "synchronous_commit": "off"}) as server:
         found = Player(Stage.build(server), SimulatedLoop())
+        found.loop.set_exception_handler(_complain)
         structlog.configure(processors=[structlog.processors.format_exc_info, found.hear])
         try:
             yield found
@@ -82,6 +86,12 @@ def player() -> Iterator[Player]:
             found.loop.run_until_complete(found.stage.close())
             found.loop.close()
             structlog.reset_defaults()
+
+
+def _complain(loop: AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Say nothing of tasks that the product began by itself, in a process that is gone: nobody waits for them."""
+    if not isinstance(context.get("exception"), Killed):
+        loop.default_exception_handler(context)
 
 
 def replay(history: History) -> None:

@@ -53,6 +53,31 @@ BEGIN
     RETURN NULL;
 END $$;
 
+CREATE FUNCTION simulation.log_profile() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r record;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO simulation.log (schema_name, what, table_name, user_id, row_id, content)
+    VALUES (TG_TABLE_SCHEMA, lower(TG_OP), TG_TABLE_NAME, r.user_id, r.id::text, jsonb_build_object(
+        'note', r.note, 'created_at', extract(epoch FROM r.created_at),
+        'values', jsonb_build_array(r.first_name, r.email)));
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION simulation.log_version() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r record;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO simulation.log (schema_name, what, table_name, user_id, content)
+    VALUES (r.schema_name, CASE TG_OP WHEN 'DELETE' THEN 'forgotten' ELSE 'noted' END, TG_TABLE_NAME, r.user_id,
+        to_jsonb(r.updated_at));
+    RETURN NULL;
+END $$;
+CREATE TRIGGER simulation AFTER INSERT OR UPDATE OR DELETE ON usersync.versions
+    FOR EACH ROW EXECUTE FUNCTION simulation.log_version();
+
 CREATE FUNCTION simulation.log_ours() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     r jsonb := to_jsonb(NEW);
@@ -72,6 +97,21 @@ CREATE TRIGGER simulation AFTER INSERT ON usersync.archive FOR EACH ROW EXECUTE 
 CREATE TRIGGER simulation AFTER INSERT ON usersync.receipts FOR EACH ROW EXECUTE FUNCTION simulation.log_ours();
 CREATE TRIGGER simulation AFTER INSERT OR UPDATE OF last_held_at ON usersync.approvals
     FOR EACH ROW EXECUTE FUNCTION simulation.log_ours();
+
+-- A user's own request, from when it is stored until it is lifted or fulfilled.
+CREATE FUNCTION simulation.log_request() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r record;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO simulation.log (schema_name, what, table_name, user_id)
+    VALUES (r.schema_name, CASE TG_OP WHEN 'DELETE' THEN 'ended' ELSE 'asked' END, TG_TABLE_NAME, r.user_id);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER simulation_asked AFTER INSERT ON usersync.claims
+    FOR EACH ROW WHEN (NEW.kind = 'own_request') EXECUTE FUNCTION simulation.log_request();
+CREATE TRIGGER simulation_ended AFTER DELETE ON usersync.claims
+    FOR EACH ROW WHEN (OLD.kind = 'own_request') EXECUTE FUNCTION simulation.log_request();
 
 -- What a run keeps for itself: that is writing too, and the statement says which run it was.
 CREATE FUNCTION simulation.log_work() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -175,13 +215,19 @@ def schema_sql(schema: str, *, unique: bool, indexed: bool) -> str:
     """The application's tables of one history."""
     parts = [f"CREATE SCHEMA {schema};"]
     for table in TABLES:
-        index = "UNIQUE INDEX" if unique and table == TABLES[0] else "INDEX" if indexed else ""
+        is_profile = table == TABLES[0]
+        index = "UNIQUE INDEX" if unique and is_profile else "INDEX" if indexed else ""
+        columns, events, log = (
+            (", first_name text, email text", "INSERT OR UPDATE OR DELETE", "log_profile")
+            if is_profile
+            else ("", "INSERT OR DELETE", "log_row")
+        )
         parts.append(f"""
             CREATE TABLE {schema}.{table} (
                 id uuid PRIMARY KEY DEFAULT gen_random_uuid(), user_id text, note text NOT NULL DEFAULT '-',
-                created_at timestamptz DEFAULT usersync.clock());
-            CREATE TRIGGER simulation AFTER INSERT OR DELETE ON {schema}.{table}
-                FOR EACH ROW EXECUTE FUNCTION simulation.log_row();""")
+                created_at timestamptz DEFAULT usersync.clock(){columns});
+            CREATE TRIGGER simulation AFTER {events} ON {schema}.{table}
+                FOR EACH ROW EXECUTE FUNCTION simulation.{log}();""")
         if index:
             parts.append(f"CREATE {index} ON {schema}.{table} (user_id);")
     return "\n".join(parts)

@@ -23,8 +23,27 @@ arrivals = st.one_of(
 )
 sign_ups = st.builds(h.SignUp, arrives=arrivals, rows=st.integers(0, 3), profile=st.booleans())
 departures = st.builds(h.Leave, who=numbers, arrives=arrivals)
+requests = st.builds(
+    h.Request,
+    who=numbers,
+    again=st.sampled_from(((), (), (0.0,), (0.01, 0.3), (40.0,), (5.0, 4000.0))),
+    arrives=arrivals,
+)
+edits = st.builds(
+    h.Edit,
+    who=numbers,
+    arrives=arrivals,
+    second=st.one_of(st.none(), st.none(), arrivals),
+    mapped=st.sampled_from((True, True, True, False)),
+)
 rumours = st.builds(
-    h.Tell, who=numbers, type=st.sampled_from(("user.deleted", "user.created", "user.updated")), arrives=arrivals
+    h.Tell,
+    who=numbers,
+    type=st.sampled_from(("user.deleted", "user.created", "user.updated")),
+    arrives=arrivals,
+    back=st.sampled_from((0, 0, 1, 2)),
+    bare=st.sampled_from((False, False, True)),
+    doubtful=st.sampled_from((False, False, True)),
 )
 writes = st.builds(h.Write, who=st.integers(0, 3), table=st.integers(0, 3))
 foreign = st.builds(
@@ -80,7 +99,7 @@ changes = st.builds(
 
 single = st.one_of(
     sweeps, sweeps, sweeps, departures, departures, sign_ups, writes, rumours, lies, disturbances, disturbances,
-    approvals, polls, foreign, jumps, skews, changes,
+    approvals, polls, foreign, jumps, skews, changes, edits, requests,
 ).flatmap(lambda event: st.builds(h.Step, after=delays, event=st.just(event)).map(lambda step: (step,)))  # fmt: skip
 
 
@@ -140,6 +159,36 @@ flickering = st.builds(
     st.builds(h.Leave, who=numbers, arrives=st.just(())),
 )  # fmt: skip
 """A living user is missed once, seen again, and gone after that."""
+disturbed_requests = st.builds(
+    lambda disturbance, steps, lie, request, by, gaps: _steps(
+        *[(0.0, replace(disturbance, process=name, steps=steps)) for name in h.REPLICAS],
+        *([(0.0, h.Deceive(lie, (request.who,)))] if lie else []),
+        (0.0, request), (gaps[0], h.Sweep(by)), *([(gaps[1], h.Deceive())] if lie else []), (gaps[2], h.Write(0, 0)),
+    ),
+    disturbances,
+    st.integers(0, 45),
+    st.sampled_from((None, None, Lie.KEEPS, Lie.KEEPS_SECRETLY, Lie.UNAVAILABLE, Lie.REFUSES, Lie.GHOSTS, Lie.SLOW)),
+    requests,
+    st.sampled_from(h.CONTROLLERS),
+    st.tuples(*[st.sampled_from((0.0, 0.1, 0.5, 40.0, 400.0))] * 3),
+)  # fmt: skip
+"""Something lies in wait for whoever takes a user's own request, and Clerk may not do its part at once."""
+edited = st.builds(
+    lambda first, second, disturbance, steps, by, gaps: _steps(
+        (0.0, h.Sweep("b")), (100.0, replace(disturbance, process="w1", steps=steps)),
+        (0.0, replace(disturbance, process=by, steps=steps)),
+        (0.0, h.Sweep(by)), (gaps[0], first), (gaps[1], replace(second, who=first.who)),
+        (gaps[2], h.Tell(first.who, "user.updated", (0.0, gaps[0]), back=1)), (gaps[1], h.Sweep("b")),
+    ),
+    edits,
+    edits,
+    disturbances,
+    st.integers(0, 45),
+    st.sampled_from(h.CONTROLLERS),
+    st.tuples(*[st.sampled_from((0.0, 0.02, 0.1, 0.3, 40.0))] * 3),
+)  # fmt: skip
+"""A user is edited twice while a run goes on, something lies in wait for whoever writes that down, and the older
+message comes again."""
 exoduses = st.integers(2, 6).flatmap(
     lambda count: st.tuples(
         *[st.builds(h.Leave, who=numbers, arrives=st.sampled_from(((), (0.0,)))).map(lambda event: h.Step(0.05, event))]
@@ -194,6 +243,7 @@ beginnings = st.builds(
     limit_users=st.sampled_from((5, 2, 1)),
     policy=st.sampled_from(("Archive", "Archive", "Archive", "Erase", "Retain")),
     batches=st.booleans(),
+    maps=st.booleans(),
 )
 
 
@@ -217,6 +267,8 @@ def histories(draw: st.DrawFn) -> h.History:
                 approved_runs,
                 growing,
                 races,
+                edited,
+                disturbed_requests,
             ),
             min_size=3,
             max_size=9,

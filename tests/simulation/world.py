@@ -20,20 +20,34 @@ import asyncpg
 from controller.core.absorbing import Delivery, absorb
 from controller.core.absorbing import Event as ClerkEvent
 from controller.core.contact import establish
+from controller.core.doubting import is_doubtful
+from controller.core.outcomes import Settled
 from controller.core.ports import Unwatched
 from controller.core.sweeping import Sweeper
-from controller.core.targets import Action, Approval, ClerkSource, Deletion, DeletionPolicy, Limits, Spec, Target
+from controller.core.targets import (
+    DEFAULT_TABLES,
+    Action,
+    Approval,
+    ClerkSource,
+    Deletion,
+    DeletionPolicy,
+    Limits,
+    Spec,
+    Target,
+)
 from controller.core.users import UserId
 from controller.errors import TargetBusy, UserSyncError
 from controller.postgres import Database, LockTimes
 from controller.postgres.connections import Connections
 from controller.postgres.counting import Bounds
 from controller.runtime import Served
+from controller.web.account_deletion import LEASE
+from controller.web.events import DESCRIBING
 from controller.web.metrics import Metrics
 from controller.web.webhooks import CLAIMING
 from controller.web.worker import Pace, Worker
 from tests.simulation import histories as h
-from tests.simulation.clerk import INSTANCE, Clerk, LyingDirectory
+from tests.simulation.clerk import INSTANCE, MAPPING, START_MILLISECONDS, Clerk, LyingDirectory
 from tests.simulation.connections import ACTOR, SimulatedPool
 from tests.simulation.crashes import Armed, Killed, Process
 from tests.simulation.evidence import Evidence
@@ -45,6 +59,7 @@ from tests.support.databases import TABLES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from controller.core.mapping import Profile
     from controller.core.outcomes import Outcome
     from tests.simulation.connections import RealConnections
     from tests.simulation.loop import SimulatedLoop
@@ -55,11 +70,14 @@ RETRIES = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0)
 TOKEN_SECONDS = 60.0
 """How long a session token outlives its user."""
 ANSWER_SECONDS = 13.0
+PATIENCE_SECONDS = 0.8
+"""How long a user waits for all to be gone."""
 RESTART_SECONDS = 10.0
 TIMES = LockTimes(beat=timedelta(seconds=20), stale=timedelta(seconds=60))
 PACE = Pace(poll=timedelta(days=2), lease=timedelta(seconds=30))
 ROUNDS = 12
 AWAKE_SECONDS = 3600.0
+MAPPED_TABLES = (replace(DEFAULT_TABLES[0], values=MAPPING), *DEFAULT_TABLES[1:])
 LONG_AGO = START - timedelta(days=100)
 
 
@@ -74,6 +92,17 @@ class Replica:
     directory: LyingDirectory
     open: bool = False
     worker: Worker | None = None
+
+
+@dataclass(frozen=True)
+class Message:
+    """What Clerk, or whoever has its secret, says of a user; times in milliseconds, as Clerk writes them."""
+
+    kind: str
+    user_id: UserId
+    told_at: int | None
+    created_at: int | None
+    profile: Profile | None = None
 
 
 @dataclass
@@ -101,6 +130,7 @@ class World:
     last_outcome: Outcome | None = None
     at_rest: bool = False
     ending: bool = False
+    told_when_deleted: dict[UserId, tuple[float, ...]] = field(default_factory=dict)
     _numbers: int = 0
 
     def __post_init__(self) -> None:
@@ -113,6 +143,9 @@ class World:
         self.began_at = self.loop.time()
         self.config = h.Configure(policy=self.history.beginning.policy)
         self.stage.clock.offset = 0.0
+        self.clerk.on_deletion = self._tell_of_deletion
+        self.maps = self.history.beginning.maps
+        self.target = Target(self.schema, MAPPED_TABLES) if self.maps else Target(self.schema)
 
     def tick(self) -> None:
         """Tell the database what time it is."""
@@ -136,7 +169,7 @@ class World:
         return Spec(
             "app/simulated",
             ClerkSource(),
-            Target(self.schema),
+            self.target,
             (Action(self.config.actions),),
             timedelta(hours=beginning.interval_hours),
             self.config.suspend,
@@ -153,7 +186,7 @@ class World:
         await self._outside(schema_sql(self.schema, unique=beginning.unique, indexed=beginning.indexed))
         rows: list[tuple[str, UserId | str | None]] = []
         for place in range(beginning.living + beginning.gone + beginning.missing):
-            user = self._new_user()
+            user = self._new_user((LONG_AGO - START).total_seconds())
             lives = place < beginning.living or place >= beginning.living + beginning.gone
             if lives:
                 self.clerk.users[user] = LONG_AGO + timedelta(minutes=place)
@@ -169,9 +202,10 @@ class World:
         for name in h.REPLICAS:
             self._start_replica(name)
 
-    def _new_user(self) -> UserId:
+    def _new_user(self, created_at: float) -> UserId:
         user = UserId(f"user_2{self.schema}U{len(self.everybody):03d}")
         self.everybody.append(user)
+        self.clerk.edit(user, created_at)
         return user
 
     def _insert(self, table: str, user_id: str | None) -> str:
@@ -223,10 +257,10 @@ class World:
         pool = SimulatedPool(process, self.turns, self.real, self.evidence)
         connections = Connections(pool, "the simulated database")
         bounds = Bounds(rows=2, batch=1) if self.history.beginning.batches else Bounds()
-        return Database(connections, Target(self.schema), process.clock, bounds, times=TIMES)
+        return Database(connections, self.target, process.clock, bounds, times=TIMES)
 
     def _directory(self, process: Process) -> LyingDirectory:
-        return LyingDirectory(self.clerk, process, self.turns, self.evidence)
+        return LyingDirectory(self.clerk, process, self.turns, self.evidence, self.maps)
 
     def start_run(self, by: str) -> asyncio.Task[Any] | None:
         """Begin a run, unless the process is at one."""
@@ -318,12 +352,12 @@ class World:
 
     # Messages.
 
-    def _send(self, kind: str, user_id: UserId, arrives: Sequence[float]) -> None:
-        message = f"msg_{self.number()}"
+    def _send(self, message: Message, arrives: Sequence[float]) -> None:
+        name = f"msg_{self.number()}"
         for delay in arrives:
-            self.deliveries.append(self.loop.create_task(self._deliver(message, kind, user_id, delay)))
+            self.deliveries.append(self.loop.create_task(self._deliver(name, message, delay)))
 
-    async def _deliver(self, message: str, kind: str, user_id: UserId, delay: float) -> None:
+    async def _deliver(self, name: str, message: Message, delay: float) -> None:
         await asyncio.sleep(delay)
         for wait in RETRIES:
             await asyncio.sleep(wait)
@@ -331,18 +365,20 @@ class World:
             if not replica.open:
                 continue
             self.counts["deliveries"] += 1
-            self.evidence.told.setdefault((user_id, kind), self.loop.time())
-            attempt = replica.process.begin(self._receive(replica, message, kind, user_id))
+            self.evidence.told.setdefault((message.user_id, message.kind), self.loop.time())
+            attempt = replica.process.begin(self._receive(replica, name, message))
             if await attempt:
                 return
 
-    async def _receive(self, replica: Replica, message: str, kind: str, user_id: UserId) -> bool:
-        ACTOR.set(f"{replica.actor}:{message}")
+    async def _receive(self, replica: Replica, name: str, message: Message) -> bool:
+        ACTOR.set(f"{replica.actor}:{name}")
         self.evidence.specs[ACTOR.get()] = replica.spec
-        event, delivery = ClerkEvent(kind, INSTANCE.id, user_id), Delivery(message, kind)
+        doubtful = is_doubtful(message.told_at, message.created_at, replica.process.clock.now())
+        profile = message.profile if self.maps else None
+        event = ClerkEvent(message.kind, INSTANCE.id, message.user_id, doubtful, profile)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                result = await absorb(event, delivery, replica.spec, replica.database)
+                result = await absorb(event, Delivery(name, message.kind), replica.spec, replica.database)
         except (UserSyncError, TimeoutError, Killed, asyncio.CancelledError):
             self.counts["deliveries not acknowledged"] += 1
             return False
@@ -350,10 +386,55 @@ class World:
             self.evidence.faults.append(error)
             return False
         self.counts[f"absorbed: {result.value}"] += 1
-        self.evidence.absorbed.setdefault(message, []).append(result.value)
+        self.evidence.absorbed.setdefault(name, []).append(result.value)
         if result in CLAIMING and replica.worker is not None:
             replica.worker.wake()
         return True
+
+    def _tell_of_deletion(self, user_id: UserId) -> None:
+        self._send(self._message("user.deleted", user_id), self.told_when_deleted.get(user_id, (0.0,)))
+
+    # Users' own requests.
+
+    async def _ask_for_deletion(self, user_id: UserId, delay: float) -> None:
+        """Ask for a user with his token, as long as it is valid; without an answer he asks no more by himself."""
+        await asyncio.sleep(delay)
+        replica = self.replicas[self.random.choice(h.REPLICAS)]
+        if replica.open and user_id in self._may_write():
+            await replica.process.begin(self._receive_request(replica, user_id))
+
+    async def _receive_request(self, replica: Replica, user_id: UserId) -> None:
+        """Do as `web.account_deletion` once it has read the token."""
+        ACTOR.set(f"{replica.actor}:req_{self.number()}")
+        self.evidence.specs[ACTOR.get()] = replica.spec
+        answer = "not stored"
+        if replica.spec.dry_run:
+            return
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await self._delete(replica, user_id)
+        except (UserSyncError, TimeoutError, Killed, asyncio.CancelledError):
+            pass
+        except Exception as error:  # noqa: BLE001
+            self.evidence.faults.append(error)
+        if answer == "deleted":
+            self.evidence.answered_deleted.add(user_id)
+        self.counts[f"own requests: {answer}"] += 1
+
+    async def _delete(self, replica: Replica, user_id: UserId) -> str:
+        inbox = replica.database
+        claim = await inbox.request_removal(user_id, LEASE)
+        if claim is not None:
+            settling = None if replica.worker is None else replica.worker.settle_now(claim)
+            if settling is None:
+                await inbox.go_on_later(claim)
+                if replica.worker is not None:
+                    replica.worker.wake()
+            else:
+                done, _ = await asyncio.wait({settling}, timeout=PATIENCE_SECONDS)
+                if done and not settling.cancelled() and settling.result() is Settled.REFUSED:
+                    return "refused"
+        return "pending" if await inbox.receipt_of_request(user_id) is None else "deleted"
 
     # What happens.
 
@@ -387,41 +468,72 @@ class World:
             if user in self.clerk.users or now - self.clerk.gone_at[user] <= TOKEN_SECONDS
         ]
 
+    def _latest_first(self) -> list[UserId]:
+        """Who has a session token: first those who have just gone, as theirs is valid a little longer."""
+        return sorted(self._may_write(), key=lambda user: -self.clerk.gone_at.get(user, -1e12))
+
+    def _living(self, number: int) -> UserId | None:
+        """The one of this number or, if he is gone, the next who lives: as lies name them."""
+        first = number % max(1, len(self.everybody))
+        order = self.everybody[first:] + self.everybody[:first]
+        return next((user for user in order if user in self.clerk.users), None)
+
+    def _message(self, kind: str, user_id: UserId, *, back: int = 0, doubtful: bool = False) -> Message:
+        versions = self.clerk.versions[user_id]
+        profile = versions[max(0, len(versions) - 1 - back)] if kind in DESCRIBING else None
+        now = START_MILLISECONDS + int(self.loop.time() * 1000)
+        return Message(kind, user_id, None if doubtful else now, now, profile)
+
     @singledispatchmethod
     async def happen(self, event: h.Event) -> None:
         raise NotImplementedError(event)
 
     @happen.register
     async def _(self, event: h.SignUp) -> None:
-        user = self._new_user()
+        user = self._new_user(self.loop.time())
         self.clerk.users[user] = START + timedelta(seconds=self.loop.time())
         if event.profile:
             await self._write(TABLES[0], user)
         for place in range(event.rows):
             await self._write(TABLES[1 + place % 3], user)
-        self._send("user.created", user, event.arrives)
+        self._send(self._message("user.created", user), event.arrives)
 
     @happen.register
     async def _(self, event: h.Leave) -> None:
-        # The one of this number or, if he is gone, the next who lives: as lies name them.
-        first = event.who % max(1, len(self.everybody))
-        living = [user for user in self.everybody[first:] + self.everybody[:first] if user in self.clerk.users]
-        if living:
-            user = living[0]
-            del self.clerk.users[user]
-            self.clerk.gone_at[user] = self.loop.time()
-            self._send("user.deleted", user, event.arrives)
+        user = self._living(event.who)
+        if user is not None:
+            self.told_when_deleted[user] = event.arrives
+            self.clerk.delete(user, self.loop.time())
+
+    @happen.register
+    async def _(self, event: h.Request) -> None:
+        user = self._of(self._latest_first(), event.who)
+        if user is not None:
+            self.told_when_deleted.setdefault(user, event.arrives)
+            for delay in (0.0, *event.again):
+                self.deliveries.append(self.loop.create_task(self._ask_for_deletion(user, delay)))
+
+    @happen.register
+    async def _(self, event: h.Edit) -> None:
+        user = self._living(event.who)
+        if user is None:
+            return
+        self.clerk.edit(user, self.loop.time(), mapped=event.mapped)
+        self._send(self._message("user.updated", user), event.arrives)
+        if event.second is not None:
+            self.clerk.edit(user, self.loop.time(), same_millisecond=True)
+            self._send(self._message("user.updated", user), event.second)
 
     @happen.register
     async def _(self, event: h.Tell) -> None:
         user = self._of(self.everybody, event.who)
         if user is not None:
-            self._send(event.type, user, event.arrives)
+            told = self._message(event.type, user, back=event.back, doubtful=event.doubtful)
+            self._send(replace(told, profile=None) if event.bare else told, event.arrives)
 
     @happen.register
     async def _(self, event: h.Write) -> None:
-        # The latest first: who has just gone may write a little longer.
-        user = self._of(sorted(self._may_write(), key=lambda user: -self.clerk.gone_at.get(user, -1e12)), event.who)
+        user = self._of(self._latest_first(), event.who)
         if user is not None:
             await self._write(TABLES[event.table], user)
 
