@@ -182,7 +182,7 @@ async def settle(claim: Claim, spec: Spec, directory: Directory, inbox: Inbox, c
     if claim.kind is ClaimKind.REFRESH:
         return await _refresh(claim, spec, directory, inbox)
     proof = await prove_absence(directory, clock, claim.user_id)
-    if claim.kind is ClaimKind.CATCH_UP and not _may_catch_up(spec, lives=proof is None):
+    if claim.kind is ClaimKind.CATCH_UP and not await _may_catch_up(claim, spec, inbox, lives=proof is None):
         await inbox.discard_claim(claim)
         return Settled.LEFT
     if proof is None:
@@ -201,14 +201,16 @@ async def _settle_living(claim: Claim, spec: Spec, directory: Directory, inbox: 
     return Settled.CREATED
 
 
-def _may_catch_up(spec: Spec, *, lives: bool) -> bool:
+async def _may_catch_up(claim: Claim, spec: Spec, inbox: Inbox, *, lives: bool) -> bool:
     """Whether an event that told what Clerk answers now would have its effect.
 
-    With a holdback, a deletion has a claim of its own that keeps it.
+    With a holdback, a deletion has a claim of its own that keeps it, whatever the resource has come to say since.
     """
     if lives:
         return spec.webhook.on_user_created is not OnUserCreated.IGNORE or bool(spec.target.mapping)
-    return spec.webhook.on_user_deleted is OnUserDeleted.IMMEDIATE
+    if spec.webhook.on_user_deleted is not OnUserDeleted.IMMEDIATE:
+        return False
+    return not await inbox.is_held_back(claim.user_id)
 
 
 async def _leave_uncreated(claim: Claim, inbox: Inbox) -> Settled:

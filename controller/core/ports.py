@@ -291,6 +291,9 @@ class Inbox(Protocol):
     async def is_unfinished(self, user_id: UserId) -> bool:
         """Whether the user's removal in batches has begun and not ended."""
 
+    async def is_held_back(self, user_id: UserId) -> bool:
+        """Whether a deletion of the user is recorded whose holdback is not over, by the database's clock."""
+
     async def go_on_later(self, claim: Claim) -> None:
         """Let the claim be due at once, to whoever takes it, without counting an attempt."""
 

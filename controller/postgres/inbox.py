@@ -249,6 +249,15 @@ class PostgresInbox:
             lambda transaction: any_unfinished(transaction, self.target.schema, [user_id])
         )
 
+    async def is_held_back(self, user_id: UserId) -> bool:
+        """Whether a deletion of the user is recorded whose holdback is not over."""
+
+        async def look(transaction: Transaction) -> bool:
+            held: bool = await transaction.value(_SQL["in_holdback"], self.target.schema, user_id)
+            return held
+
+        return await self.connections.transact(look)
+
     async def go_on_later(self, claim: Claim) -> None:
         """Let the claim be due at once, to whoever takes it, without counting an attempt."""
 

@@ -91,6 +91,8 @@ class Evidence:
     """Whom Clerk refused to delete, and when first."""
     answered_deleted: set[UserId] = field(default_factory=set)
     """Who asked for his own deletion and was told that it is done."""
+    jumps: list[tuple[float, float]] = field(default_factory=list)
+    """When the database's clock jumped, and how far."""
     used_up: dict[str, float] = field(default_factory=dict)
     snapshots: list[Snapshot] = field(default_factory=list)
     faults: list[BaseException] = field(default_factory=list)

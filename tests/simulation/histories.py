@@ -158,11 +158,14 @@ class Configure:
     dry_run: bool = False
     policy: str = "Archive"
     actions: str = "FullSync"
+    on_deleted: str = "Immediate"
+    on_created: str = "CreateProfile"
 
 
 Event = (
     SignUp
     | Leave
+    | Request
     | Edit
     | Tell
     | Write
@@ -204,6 +207,8 @@ class Beginning:
     """Whether more than two rows are too many for one transaction."""
     maps: bool = False
     """Whether columns of the profile table are mapped."""
+    on_deleted: str = "Immediate"
+    holdback_hours: float = 24
 
 
 @dataclass(frozen=True)

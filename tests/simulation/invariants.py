@@ -16,6 +16,7 @@ from controller.core.leaving import OWN_REQUEST
 from controller.core.planning import allowance
 from controller.core.targets import Action, DeletionPolicy, Limits, expand
 from controller.core.users import UserId, parse_user_id
+from tests.simulation.announced import PROMISES_OF_EVENTS
 from tests.simulation.histories import REPLICAS
 from tests.simulation.loop import START
 from tests.simulation.mapped import PROMISES_OF_VALUES
@@ -420,4 +421,5 @@ PROMISES = (
     the_world_converges,
     *PROMISES_OF_VALUES,
     *PROMISES_OF_REQUESTS,
+    *PROMISES_OF_EVENTS,
 )

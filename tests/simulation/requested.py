@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
+from controller.core.absorbing import ClaimKind
 from controller.core.leaving import OWN_REQUEST
 from controller.core.users import UserId
 
@@ -28,7 +29,7 @@ def _receipts_of_requests(story: Story) -> dict[str, list[Entry]]:
 def requests_end_fulfilled_or_refused(story: Story) -> Iterator[str]:
     """One is lifted only where Clerk has refused, and nothing is done; else it ends with its receipt."""
     receipts = _receipts_of_requests(story)
-    for entry in story.entries("ended"):
+    for entry in story.claims("unclaimed", ClaimKind.OWN_REQUEST):
         user = str(entry.user_id)
         if any(receipt.xid == entry.xid for receipt in receipts[user]):
             continue
@@ -41,8 +42,8 @@ def requests_end_fulfilled_or_refused(story: Story) -> Iterator[str]:
 
 def requests_have_one_receipt(story: Story) -> Iterator[str]:
     """Exactly one for each user whose request was not lifted, and none for anybody else."""
-    asked = Counter(str(entry.user_id) for entry in story.entries("asked"))
-    ended = Counter(str(entry.user_id) for entry in story.entries("ended"))
+    asked = Counter(str(entry.user_id) for entry in story.claims("claimed", ClaimKind.OWN_REQUEST))
+    ended = Counter(str(entry.user_id) for entry in story.claims("unclaimed", ClaimKind.OWN_REQUEST))
     receipts = _receipts_of_requests(story)
     for user, found in receipts.items():
         if len(found) > 1:

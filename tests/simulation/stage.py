@@ -98,20 +98,18 @@ CREATE TRIGGER simulation AFTER INSERT ON usersync.receipts FOR EACH ROW EXECUTE
 CREATE TRIGGER simulation AFTER INSERT OR UPDATE OF last_held_at ON usersync.approvals
     FOR EACH ROW EXECUTE FUNCTION simulation.log_ours();
 
--- A user's own request, from when it is stored until it is lifted or fulfilled.
-CREATE FUNCTION simulation.log_request() RETURNS trigger LANGUAGE plpgsql AS $$
+-- What is owed to a user, from when it is stored until it is done or given up.
+CREATE FUNCTION simulation.log_claim() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     r record;
 BEGIN
     IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
     INSERT INTO simulation.log (schema_name, what, table_name, user_id)
-    VALUES (r.schema_name, CASE TG_OP WHEN 'DELETE' THEN 'ended' ELSE 'asked' END, TG_TABLE_NAME, r.user_id);
+    VALUES (r.schema_name, CASE TG_OP WHEN 'DELETE' THEN 'unclaimed' ELSE 'claimed' END, r.kind, r.user_id);
     RETURN NULL;
 END $$;
-CREATE TRIGGER simulation_asked AFTER INSERT ON usersync.claims
-    FOR EACH ROW WHEN (NEW.kind = 'own_request') EXECUTE FUNCTION simulation.log_request();
-CREATE TRIGGER simulation_ended AFTER DELETE ON usersync.claims
-    FOR EACH ROW WHEN (OLD.kind = 'own_request') EXECUTE FUNCTION simulation.log_request();
+CREATE TRIGGER simulation AFTER INSERT OR DELETE ON usersync.claims
+    FOR EACH ROW EXECUTE FUNCTION simulation.log_claim();
 
 -- What a run keeps for itself: that is writing too, and the statement says which run it was.
 CREATE FUNCTION simulation.log_work() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -17,6 +17,7 @@ from tests.simulation.histories import CONTROLLERS
 from tests.support.databases import TABLES
 
 if TYPE_CHECKING:
+    from controller.core.absorbing import ClaimKind
     from tests.simulation.evidence import Entry, Evidence
     from tests.simulation.world import World
 
@@ -70,6 +71,11 @@ class Story:
 
     def entries(self, what: str) -> list[Entry]:
         return [entry for entry in self.evidence.log if entry.what == what]
+
+    def claims(self, what: str, *kinds: ClaimKind) -> list[Entry]:
+        """Where claims of some kinds began (`claimed`) or ended (`unclaimed`)."""
+        wanted = {kind.value for kind in kinds}
+        return [entry for entry in self.entries(what) if entry.table in wanted]
 
     def buried_before(self, entry: Entry, user_id: str | None) -> bool:
         return any(

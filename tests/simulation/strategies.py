@@ -95,6 +95,8 @@ changes = st.builds(
     dry_run=st.sampled_from((False, False, False, True)),
     policy=st.sampled_from(("Archive", "Archive", "Erase", "Retain")),
     actions=st.sampled_from(("FullSync", "FullSync", "FullSync", "Cleanup", "FixProgress", "FixDuplicates", "Analyze")),
+    on_deleted=st.sampled_from(("Immediate", "Immediate", "Holdback", "Ignore")),
+    on_created=st.sampled_from(("CreateProfile", "CreateProfile", "Ignore")),
 )
 
 single = st.one_of(
@@ -173,6 +175,18 @@ disturbed_requests = st.builds(
     st.tuples(*[st.sampled_from((0.0, 0.1, 0.5, 40.0, 400.0))] * 3),
 )  # fmt: skip
 """Something lies in wait for whoever takes a user's own request, and Clerk may not do its part at once."""
+slips = st.builds(
+    lambda who, gaps, change, rumour, by: _steps(
+        (0.0, h.Configure(on_deleted="Holdback")), (0.1, h.Leave(who, (0.0, 0.3))), (gaps[0], h.Sweep("a")),
+        (gaps[1], change), (0.1, replace(rumour, who=who)), (gaps[2], h.Sweep(by)), (1.0, h.Poll("w1")),
+    ),
+    numbers,
+    st.tuples(*[st.sampled_from((1.0, 100.0, 3700.0, 2.5 * 3600))] * 3),
+    changes,
+    rumours,
+    st.sampled_from(h.CONTROLLERS),
+)  # fmt: skip
+"""Whoever leaves is held back, while runs go on, the resource is changed, and other messages about him come."""
 edited = st.builds(
     lambda first, second, disturbance, steps, by, gaps: _steps(
         (0.0, h.Sweep("b")), (100.0, replace(disturbance, process="w1", steps=steps)),
@@ -244,6 +258,8 @@ beginnings = st.builds(
     policy=st.sampled_from(("Archive", "Archive", "Archive", "Erase", "Retain")),
     batches=st.booleans(),
     maps=st.booleans(),
+    on_deleted=st.sampled_from(("Immediate", "Immediate", "Immediate", "Holdback", "Ignore")),
+    holdback_hours=st.sampled_from((24, 2, 0.02)),
 )
 
 
@@ -269,6 +285,7 @@ def histories(draw: st.DrawFn) -> h.History:
                 races,
                 edited,
                 disturbed_requests,
+                slips,
             ),
             min_size=3,
             max_size=9,

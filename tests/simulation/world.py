@@ -21,7 +21,7 @@ from controller.core.absorbing import Delivery, absorb
 from controller.core.absorbing import Event as ClerkEvent
 from controller.core.contact import establish
 from controller.core.doubting import is_doubtful
-from controller.core.outcomes import Settled
+from controller.core.outcomes import Absorbed, Settled
 from controller.core.ports import Unwatched
 from controller.core.sweeping import Sweeper
 from controller.core.targets import (
@@ -32,8 +32,11 @@ from controller.core.targets import (
     Deletion,
     DeletionPolicy,
     Limits,
+    OnUserCreated,
+    OnUserDeleted,
     Spec,
     Target,
+    Webhook,
 )
 from controller.core.users import UserId
 from controller.errors import TargetBusy, UserSyncError
@@ -75,7 +78,8 @@ PATIENCE_SECONDS = 0.8
 RESTART_SECONDS = 10.0
 TIMES = LockTimes(beat=timedelta(seconds=20), stale=timedelta(seconds=60))
 PACE = Pace(poll=timedelta(days=2), lease=timedelta(seconds=30))
-ROUNDS = 12
+ROUNDS = 14
+HELD = "SELECT 1 FROM usersync.claims WHERE schema_name = $1 AND holdback IS NOT NULL"
 AWAKE_SECONDS = 3600.0
 MAPPED_TABLES = (replace(DEFAULT_TABLES[0], values=MAPPING), *DEFAULT_TABLES[1:])
 LONG_AGO = START - timedelta(days=100)
@@ -141,7 +145,8 @@ class World:
         self.turns.stickiness = self.random.choice((0.0, 0.5, 0.9))
         self.evidence = Evidence(self.schema, self.turns, self.random)
         self.began_at = self.loop.time()
-        self.config = h.Configure(policy=self.history.beginning.policy)
+        beginning = self.history.beginning
+        self.config = h.Configure(policy=beginning.policy, on_deleted=beginning.on_deleted)
         self.stage.clock.offset = 0.0
         self.clerk.on_deletion = self._tell_of_deletion
         self.maps = self.history.beginning.maps
@@ -176,6 +181,11 @@ class World:
             self.config.dry_run,
             deletion,
             self.approval,
+            Webhook(
+                OnUserCreated(self.config.on_created),
+                OnUserDeleted(self.config.on_deleted),
+                timedelta(hours=beginning.holdback_hours),
+            ),
         )
 
     # The beginning.
@@ -387,7 +397,8 @@ class World:
             return False
         self.counts[f"absorbed: {result.value}"] += 1
         self.evidence.absorbed.setdefault(name, []).append(result.value)
-        if result in CLAIMING and replica.worker is not None:
+        # What is held back is found by the next poll, of which there are too few here.
+        if result in {*CLAIMING, Absorbed.HELD} and replica.worker is not None:
             replica.worker.wake()
         return True
 
@@ -580,6 +591,7 @@ class World:
     @happen.register
     async def _(self, event: h.Jump) -> None:
         self.stage.clock.offset += event.seconds
+        self.evidence.jumps.append((self.loop.time(), event.seconds))
         self.tick()
 
     @happen.register
@@ -612,20 +624,22 @@ class World:
         for process in self.processes.values():
             process.armed.clear()
         self.approval = None
-        if not self.clerk.users:
-            # An instance without a user is an empty listing, on which nobody is ever deleted.
-            await self.happen(h.SignUp())
         await self.happen(replace(self.config, suspend=False, dry_run=False, actions="FullSync"))
         await asyncio.gather(*self.deliveries)
         await asyncio.gather(*self.running.values(), return_exceptions=True)
         for _ in range(ROUNDS):
             await asyncio.sleep(1000)
+            if not self.clerk.users:
+                # An instance without a user is an empty listing, on which nobody is ever deleted.
+                await self.happen(h.SignUp())
             outcome = await self._one_round()
             if outcome is None:
                 continue
             held = outcome.held_back
             if held is not None:
                 self.approval = Approval(held.digest, "a person") if held.digest else None
+            elif await self.ask(HELD, self.schema):
+                await self.let_pass(self.history.beginning.holdback_hours * 3600)
             elif outcome.users_waiting:
                 # In two parts: a longer gap between two listings would begin the absence anew.
                 await self.let_pass(self.history.beginning.grace_hours * 3600 * 0.6)
@@ -634,6 +648,8 @@ class World:
                 return
 
     async def _one_round(self) -> Outcome | None:
+        for name in h.REPLICAS:
+            await self.happen(h.Poll(name))
         self._new_process("a")
         self.running.pop("a", None)
         task = self.start_run("a")

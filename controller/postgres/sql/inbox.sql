@@ -34,6 +34,13 @@ WHERE id IN (
     FOR UPDATE SKIP LOCKED
 );
 
+-- in_holdback(schema_name, user_id)
+SELECT EXISTS (
+    SELECT FROM usersync.claims
+    WHERE schema_name = $1 AND user_id = $2 AND kind = 'holdback'
+        AND holdback IS NOT NULL AND due_at > (SELECT usersync.clock())
+);
+
 -- take_claims(schema_name, limit, lease, longest_delay, kinds)
 -- Due also if due later than any claim is put off: the clock was set back since. A holdback may be longer, and has
 -- a bound of its own; the settling is owed from its end.

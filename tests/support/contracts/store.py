@@ -701,6 +701,7 @@ class InboxContract:
         assert await premises.inbox.record_claim(deleted, A, ClaimKind.HOLDBACK, holdback) is Absorbed.HELD
         assert await premises.inbox.record_claim(deleted, A, ClaimKind.HOLDBACK, holdback) is Absorbed.REPEATED
         await premises.let_pass(holdback - timedelta(minutes=1))
+        assert await premises.inbox.is_held_back(A)
         assert await premises.inbox.take_claims(10, LEASE) == []
         await premises.let_pass(timedelta(minutes=1))
         claim = await take_one(premises)

@@ -440,6 +440,10 @@ class FakeStore:
     async def is_unfinished(self, user_id: UserId) -> bool:
         return user_id in self.begun
 
+    async def is_held_back(self, user_id: UserId) -> bool:
+        held = [self.claims[number] for number in self.in_holdback & set(self.claims)]
+        return any(claim.user_id == user_id and due > self.clock.now() for claim, due in held)
+
     async def go_on_later(self, claim: Claim) -> None:
         self.claims[claim.id] = (claim, self.clock.now())
 

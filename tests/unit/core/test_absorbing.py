@@ -370,6 +370,20 @@ async def test_a_second_message_about_the_same_deletion_does_not_begin_the_holdb
     assert await service.settle_due() == [Settled.REMOVED]
 
 
+async def test_what_came_while_suspended_removes_nobody_whose_holdback_is_not_over(service: Service) -> None:
+    service.spec = Spec("team/app", webhook=HELD)
+    service.store.add_users(user(1))
+    await service.deliver("user.deleted", user(1))
+    service.spec = Spec("team/app", suspend=True)
+    await service.deliver("user.created", user(1))
+    service.spec = Spec("team/app")
+
+    assert await service.settle_due() == [Settled.LEFT]
+    assert service.store.users() == {user(1)}
+    service.clock.advance(HOLDBACK)
+    assert await service.settle_due() == [Settled.REMOVED]
+
+
 async def test_a_holdback_goes_on_while_the_resource_is_suspended(service: Service) -> None:
     service.spec = Spec("team/app", webhook=HELD, suspend=True)
 
