@@ -176,7 +176,8 @@ class Worker:
                 "deletion_discarded",
                 claim=claim.id,
                 looked_up=claim.present_answers + 1,
-                hint="user.deleted was signed with our secret, but Clerk still knows the user; no row was touched",
+                kind=claim.kind.value,
+                hint="the user's deletion was announced, or done before, but Clerk knows the user; no row was touched",
             )
         elif settled is Settled.STOPPED:
             self._log.warning(
