@@ -15,6 +15,7 @@ from controller.emulator import ClerkEmulator, EmulatorSettings
 from controller.postgres import migrate
 from tests.support.databases import seed_users, users_with_rows
 from tests.support.serving import REPOSITORY, Program, eventually, rows_in_all, start, status_of
+from tests.support.sessions import ORIGIN, ask, bearer
 from tests.support.usersyncs import clerk as clerk_part
 from tests.support.usersyncs import usersync
 from tests.support.webhooks import OTHER_SECRET, Answer, Sender
@@ -253,3 +254,25 @@ async def test_an_outage_of_the_api_server_does_not_end_the_service(world: World
             world.plane.start_api_server()
         world.apply("second")
         await world.until_answered(sender, 200, "second")
+
+
+async def test_once_the_resource_permits_it_a_user_ends_his_account_with_his_session_token(world: World) -> None:
+    leaver, *others = list(world.clerk.users)
+    world.prepare()
+    world.apply()
+    program = world.start()
+    async with world.sender(program) as sender:
+        await world.until_answered(sender, 200)
+    base = await program.url()
+    answers: list[Answer] = []
+
+    async def answered(status: int) -> bool:
+        answers.append(await ask(base, bearer(world.clerk.sessions.token(leaver, ORIGIN))))
+        return answers[-1].status == status
+
+    assert await answered(404)
+    assert leaver in world.clerk.users
+    world.apply(accountDeletion={"enabled": True, "authorizedParties": [ORIGIN]})
+    await eventually(lambda: answered(200))
+    assert answers[-1].content["rows"]["user_progress"] == 1
+    assert set(world.clerk.users) == await users_with_rows(world.url) == set(others)
