@@ -60,7 +60,13 @@ def of_given(given: Given) -> Iterator[Finding]:
             "Set DATABASE_URL to the connection string that Supabase shows under Project -> Connect.",
         )
     for missing in given.missing:
-        yield error("SecretMissing", missing, nothing, "As said; or give a manifest with -f.")
+        yield error(
+            "SecretMissing",
+            missing,
+            nothing,
+            "Set it (CLERK_SECRET_KEY: Clerk's dashboard, API keys; DATABASE_URL: Supabase, Project -> Connect), or "
+            "name Secrets in a manifest and give it with -f.",
+        )
     match given.key:
         case KeyForm.PUBLISHABLE:
             yield error("PublishableKey", "The Clerk key is the publishable one (pk_...).", nothing, _DASHBOARD)
