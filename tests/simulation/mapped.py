@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def _written(story: Story) -> Iterator[tuple[Entry, int | None]]:
-    """Yield what the product wrote of users, and where they ended: of which edit, counted from 0; -1: of none."""
+    """Yield what the product wrote of users, and where they ended: of which edit, counted from 0; -1: of none.
+
+    A sign-up whose event says nothing of the user makes a row without values, which are of no edit and in nobody's way.
+    """
     if not story.world.maps:
         return
     ends = {each.entries[0].id for each in (*story.removed, *story.begun)}
@@ -29,6 +32,8 @@ def _written(story: Story) -> Iterator[tuple[Entry, int | None]]:
         elif entry.what in {"insert", "update"} and entry.table == TABLES[0] and entry.actor:
             versions = story.world.clerk.versions[UserId(str(entry.user_id))]
             values = tuple(entry.content["values"])
+            if entry.what == "insert" and not any(values):
+                continue
             yield entry, next((place for place, each in enumerate(versions) if each.values == values), -1)
 
 

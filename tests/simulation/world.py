@@ -377,7 +377,9 @@ class World:
             self.counts["deliveries"] += 1
             self.evidence.told.setdefault((message.user_id, message.kind), self.loop.time())
             attempt = replica.process.begin(self._receive(replica, name, message))
-            if await attempt:
+            # killed before its first step, it is cancelled itself
+            await asyncio.wait({attempt})
+            if not attempt.cancelled() and attempt.result():
                 return
 
     async def _receive(self, replica: Replica, name: str, message: Message) -> bool:
@@ -412,7 +414,7 @@ class World:
         await asyncio.sleep(delay)
         replica = self.replicas[self.random.choice(h.REPLICAS)]
         if replica.open and user_id in self._may_write():
-            await replica.process.begin(self._receive_request(replica, user_id))
+            await asyncio.wait({replica.process.begin(self._receive_request(replica, user_id))})
 
     async def _receive_request(self, replica: Replica, user_id: UserId) -> None:
         """Do as `web.account_deletion` once it has read the token."""
