@@ -19,7 +19,6 @@ from controller.core.leaving import OWN_REQUEST
 from controller.core.outcomes import Absorbed, Removal
 from controller.core.removals import RemovalTerms
 from controller.core.users import UserId
-from controller.errors import TableUnsupported
 from controller.postgres import leaving
 from controller.postgres.connections import LONG, Connections
 from controller.postgres.counting import Bounds
@@ -42,7 +41,7 @@ from controller.postgres.removing import (
     count_rows,
 )
 from controller.postgres.restoring import own_request
-from controller.postgres.shapes import describe
+from controller.postgres.shapes import describe, describe_profile
 from controller.postgres.updating import Writing, describe_writing
 
 if TYPE_CHECKING:
@@ -55,7 +54,6 @@ if TYPE_CHECKING:
     from controller.core.receipts import Receipt
     from controller.core.targets import Deletion, Target
     from controller.postgres.connections import Transaction
-    from controller.postgres.shapes import Shape
 
 T = TypeVar("T")
 
@@ -376,21 +374,14 @@ class PostgresInbox:
             return await self._creating(partial(work, sparing=True))
 
     async def _insert(self, transaction: Transaction, user_id: UserId) -> bool:
-        return bool(await insert_profiles(transaction, await self._profile(transaction), [user_id]))
+        return bool(await insert_profiles(transaction, await describe_profile(transaction, self.target), [user_id]))
 
     async def _writing(self, transaction: Transaction, *, sparing: bool) -> Writing:
-        writing = await describe_writing(transaction, await self._profile(transaction))
+        writing = await describe_writing(transaction, await describe_profile(transaction, self.target))
         if writing is None:
             message = "values of users without a column that is mapped"
             raise ValueError(message)
         return replace(writing, sparing=sparing)
-
-    async def _profile(self, transaction: Transaction) -> Shape:
-        profile = (await describe(transaction, self.target)).profile
-        if profile is None:
-            message = f"The profile table {self.target.schema}.{self.target.profile.name} does not exist; create it."
-            raise TableUnsupported(message)
-        return profile
 
     async def _is_new(self, transaction: Transaction, delivery: Delivery) -> bool:
         recorded = await transaction.rows(

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 from controller.core.absorbing import ABSORBED
 from controller.core.outcomes import Absorbed
-from controller.errors import TableUnsupported
 from controller.postgres.connections import Limits
 from controller.postgres.creating import buried, insert_profiles, lock_free_users, lock_users, unsupported
 from controller.postgres.failures import RowsHeld
 from controller.postgres.queries import load
-from controller.postgres.shapes import describe
+from controller.postgres.shapes import describe_profile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -148,13 +147,8 @@ class Recording:
     async def _shape(self, transaction: Transaction) -> Shape:
         """Return the profile table as it is, or was some seconds ago."""
         if self._profile is None or time.monotonic() - self._read_at > SHAPE_SECONDS:
-            profile = (await describe(transaction, self.target)).profile
-            if profile is None:
-                message = (
-                    f"The profile table {self.target.schema}.{self.target.profile.name} does not exist; create it."
-                )
-                raise TableUnsupported(message)
-            self._profile, self._read_at = profile, time.monotonic()
+            self._profile = await describe_profile(transaction, self.target)
+            self._read_at = time.monotonic()
         return self._profile
 
 

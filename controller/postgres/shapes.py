@@ -181,3 +181,16 @@ def _check_user_id(name: str, column: str, row: Any) -> None:
             "differ by upper and lower case. Give the column a deterministic one."
         )
         raise TableUnsupported(message)
+
+
+async def describe_profile(transaction: Transaction, target: Target) -> Shape:
+    """Look at the profile table, without which nothing can be created.
+
+    Raises:
+        TableUnsupported: it does not exist, or as `describe`.
+    """
+    profile = (await describe(transaction, target)).profile
+    if profile is None:
+        message = f"The profile table {target.schema}.{target.profile.name} does not exist; create it."
+        raise TableUnsupported(message)
+    return profile
