@@ -164,7 +164,8 @@ def _restored_lines(restored: Restored, terms: RestoreTerms) -> list[str]:
 def erase(*, yes: bool, **about: Any) -> Exit:
     """Erase USER for good, at the user's own request: all rows, and what the archive has.
 
-    Clerk must have deleted the user before. What stays is a tombstone and a receipt, which do not name him.
+    Clerk must have deleted the user before. What stays is a tombstone and a receipt, which do not name him; and for
+    90 seconds, or a week where no webhook service runs, the order to look once more for rows of his.
     """
     asked = About(**about)
     resource = asked.resource()

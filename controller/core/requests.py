@@ -1,7 +1,7 @@
 """What a person asks for one user: put back what was removed of him, or erase all that is left of him.
 
 Decides what Clerk must have said before: only who lives is put back (or whom a person forces back), only who is
-proved gone is erased. The store carries it out in one transaction. Used by the command line.
+proved gone is erased. The store carries it out. Used by the command line.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from controller.errors import ClerkAnswerOdd, ClerkRefused, ClerkUnavailable, Re
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractAsyncContextManager
     from datetime import timedelta
 
     from controller.core.ports import Clock, Directory
@@ -57,10 +58,22 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What was erased: rows by table, and archived rows."""
+    """What was erased: rows by table, and archived rows; not `finished`: more is left than one proof permits."""
 
     rows: Mapping[str, int]
     archived: int
+    finished: bool = True
+
+
+class Erasure(Protocol):
+    """One user's erasure, while no run is under way."""
+
+    async def remove(self, proof: Proof) -> Erased:
+        """Remove rows and every trace of the user but tombstone and receipt; of very many rows a part.
+
+        Raises:
+            RequestRefused: the proof does not hold, or the database keeps a row.
+        """
 
 
 class Archive(Protocol):
@@ -77,11 +90,10 @@ class Archive(Protocol):
             TargetBusy: a run is under way.
         """
 
-    async def erase(self, proof: Proof, requested_by: str) -> Erased:
-        """Remove all rows and every trace of the user but tombstone and receipt, in one transaction.
+    def erasing(self, requested_by: str) -> AbstractAsyncContextManager[Erasure]:
+        """Keep runs away while one user is erased.
 
         Raises:
-            RequestRefused: the proof does not hold, or the database keeps a row; nothing was changed.
             TargetBusy: a run is under way.
         """
 
@@ -123,10 +135,11 @@ async def restore(
 
 
 async def erase(user_id: UserId, requested_by: str, directory: Directory, archive: Archive, clock: Clock) -> Erased:
-    """Erase a user whom Clerk proves gone.
+    """Erase a user whom Clerk proves gone, and again for each part of very many rows.
 
     Raises:
-        RequestRefused: he lives; or as `Archive.erase`.
+        RequestRefused: he lives; or as `Erasure.remove`.
+        TargetBusy: a run is under way.
         WrongInstance: the key is of another instance than the pinned one.
         ClerkUnavailable, ClerkRefused, ClerkAnswerOdd: there is no proof.
     """
@@ -138,7 +151,15 @@ async def erase(user_id: UserId, requested_by: str, directory: Directory, archiv
             f"Nothing was erased: the user lives at Clerk ({pinned}). Delete him there first, then erase him here."
         )
         raise RequestRefused(message)
-    return await archive.erase(proof, requested_by)
+    async with archive.erasing(requested_by) as erasure:
+        erased = await erasure.remove(proof)
+        while not erased.finished:
+            proof = await prove_absence(directory, clock, user_id)
+            if proof is None:
+                message = f"The user lives at Clerk ({pinned}) again, so what is left of his rows stays."
+                raise RequestRefused(message)
+            erased = await erasure.remove(proof)
+    return erased
 
 
 def _warned(restored: Restored, why: str, grace_period: timedelta) -> Restored:

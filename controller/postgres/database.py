@@ -16,7 +16,7 @@ from controller.core.users import CLERK_ID_PATTERN, UserId
 from controller.errors import SchemaMissing, WrongInstance
 from controller.postgres.connections import LONG, Connections
 from controller.postgres.counting import Bounds
-from controller.postgres.erasing import erase
+from controller.postgres.erasing import Erasing
 from controller.postgres.inbox import PostgresInbox
 from controller.postgres.inspecting import inspect_target
 from controller.postgres.locking import LockTimes, holding
@@ -38,9 +38,8 @@ if TYPE_CHECKING:
     from controller.core.facts import DatabaseFacts
     from controller.core.policies import Mending, Security
     from controller.core.ports import Clock, Inspection, RunLabel
-    from controller.core.proofs import Proof
     from controller.core.receipts import Receipt, Verified
-    from controller.core.requests import Erased, Restored, RestoreTerms
+    from controller.core.requests import Restored, RestoreTerms
     from controller.core.targets import Target
     from controller.core.users import Instance
     from controller.postgres.connections import Transaction
@@ -200,21 +199,16 @@ class Database(PostgresInbox):
         await self._chain()
         return restored
 
-    async def erase(self, proof: Proof, requested_by: str) -> Erased:
-        """Remove all rows and every trace of the user but tombstone and receipt, in one transaction.
+    @asynccontextmanager
+    async def erasing(self, requested_by: str) -> AsyncGenerator[Erasing, None]:
+        """Hold the run lock while one user is erased.
 
         Raises:
-            RequestRefused: the proof does not hold, or the database keeps a row; nothing was changed.
             TargetBusy: a run is under way.
         """
-
-        async def remove(transaction: Transaction) -> Erased:
-            return await erase(transaction, self.target, self.clock, proof, requested_by)
-
         async with holding(self.connections, self.target.schema, requested_by, self.times) as lock:
-            erased = await lock.transact(remove, limits=LONG)
+            yield Erasing(lock, self.target, self.clock, self.bounds, requested_by)
         await self._chain()
-        return erased
 
     async def read_security(self) -> Security:
         """Read the policies of the listed tables, as the admin's role if there is one."""

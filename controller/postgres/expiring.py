@@ -1,4 +1,4 @@
-"""What is past its time goes: archived rows at their expiry, deliveries and finished runs after 90 days.
+"""What is past its time goes: archived rows, deliveries, audited runs, and second sweeps that nobody did.
 
 Decides how much of it at once: small batches, each in a transaction of its own, in a run under the fence, and no more
 of them in one run than `BATCHES`; the next run goes on. It never makes a run fail that has done its work. Used by
@@ -30,7 +30,7 @@ BATCHES: Final = 100
 async def purge(lock: RunLock) -> None:
     """Delete what has expired of this target; what is left, or cannot be deleted now, waits for the next run."""
     try:
-        for kind in ("archive", "deliveries", "runs"):
+        for kind in ("archive", "deliveries", "runs", "second_sweeps"):
             await _purge(lock, _SQL[f"expire_{kind}"])
     except UserSyncError as error:
         log.warning("not_purged", run_id=str(lock.run_id), error=str(error))

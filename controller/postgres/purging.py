@@ -2,7 +2,7 @@
 
 Decides in which order they go and when he is gone; whoever goes on, in whichever process, begins where the last
 committed batch ended. Each batch is a transaction under the user's lock, needs a proof that holds and a tombstone
-that stands, and is archived with what it removes. Used by `runs` and `inbox`.
+that stands, and is archived with what it removes. Used by `runs`, `inbox` and `erasing`.
 """
 
 from __future__ import annotations
@@ -149,6 +149,14 @@ class Purging:
         Raises:
             LockLost: in a run, another one has taken over.
         """
+        removal, held = await self.advance(transact)
+        if held is not None:
+            log.warning("user_left_unfinished", reason=str(held))
+            log.debug("user_left_unfinished", user_id=self._user)
+        return removal
+
+    async def advance(self, transact: Transact) -> tuple[Removal, RowsHeld | ContendedTransaction | None]:
+        """Do that of `go_on`; the second answer is what keeps the user's rows, if something does."""
         clock, rows, steps = self.removing.clock, 0, 0
         ends_at = clock.elapsed() + self.removing.bounds.slice.total_seconds()
         try:
@@ -156,16 +164,14 @@ class Purging:
                 step: Step = await transact(self._step, limits=LONG)
                 rows, steps = rows + step.rows, steps + 1
                 if step.ended:
-                    return Removal(users=int(step.finished), rows=rows)
+                    return Removal(users=int(step.finished), rows=rows), None
                 if clock.elapsed() >= ends_at:
-                    return Removal(rows=rows, users_unfinished=1)
+                    return Removal(rows=rows, users_unfinished=1), None
         except ProofExpired:
             # Without a single batch it is no use to begin anew at once.
-            return Removal(rows=rows, users_unfinished=1) if steps else Removal(users_left=1)
+            return (Removal(rows=rows, users_unfinished=1) if steps else Removal(users_left=1)), None
         except (RowsHeld, ContendedTransaction) as held:
-            log.warning("user_left_unfinished", reason=str(held))
-            log.debug("user_left_unfinished", user_id=self._user)
-            return Removal(rows=rows, users_left=1)
+            return Removal(rows=rows, users_left=1), held
 
     async def _step(self, transaction: Transaction) -> Step:
         """Remove one batch; the last time, end it all."""
@@ -267,7 +273,8 @@ class Purging:
         terms = replace(removing.terms, permitted=None, approval=standing.approval)
         rows = {table: number for table, number in standing.rows.items() if number}
         requested = standing.reason == REQUESTED
-        requested_by = OWN_REQUEST if requested else removing.requested_by
+        # Whoever goes on with what was requested is not who requested it.
+        requested_by = OWN_REQUEST if requested and removing.reason != REQUESTED else removing.requested_by
         occasion = Occasion(standing.act, standing.reason, requested_by, removing.run_id)
         await issue(transaction, removing.schema, {user: rows}, occasion, terms)
         await transaction.change(_SQL["end_unfinished"], removing.schema, user)

@@ -76,6 +76,8 @@ ANSWER_SECONDS = 13.0
 PATIENCE_SECONDS = 0.8
 """How long a user waits for all to be gone."""
 RESTART_SECONDS = 10.0
+"""Twice as long each time that a replica did not open: Clerk may lie for weeks."""
+RESTART_SECONDS_AT_MOST = 6 * 3600.0
 TIMES = LockTimes(beat=timedelta(seconds=20), stale=timedelta(seconds=60))
 PACE = Pace(poll=timedelta(days=2), lease=timedelta(seconds=30))
 ROUNDS = 14
@@ -94,6 +96,8 @@ class Replica:
     actor: str
     database: Database
     directory: LyingDirectory
+    closed_before: int
+    """How often in a row it has not opened."""
     open: bool = False
     worker: Worker | None = None
 
@@ -318,25 +322,34 @@ class World:
             self.counts["approvals used"] += 1
             self.evidence.used_up.setdefault(spec.approval.digest, self.loop.time())
 
-    def _start_replica(self, name: str) -> None:
+    def _start_replica(self, name: str, *, closed_before: int = 0) -> None:
         if self.ending:
             return
         process = self._new_process(name)
         actor = f"{self.schema}/{name}#{self.number()}"
         spec = self.evidence.specs[actor] = self.spec()
-        replica = Replica(process, spec, actor, self._database(process), self._directory(process))
+        replica = Replica(process, spec, actor, self._database(process), self._directory(process), closed_before)
         self.replicas[name] = replica
         task = process.begin(self._serve(replica))
         task.add_done_callback(lambda _: self._restart_later(replica))
 
+    def _roll_out(self) -> None:
+        for name in h.REPLICAS:
+            before = self.replicas[name]
+            self._start_replica(name)
+            before.open = False
+            before.process.terminate()
+
     def _restart_later(self, ended: Replica) -> None:
+        closed = 0 if ended.open else ended.closed_before + 1
         ended.open = False
         if not self.ending and self.replicas[ended.process.name] is ended:
-            self.loop.call_later(RESTART_SECONDS, self._restart, ended)
+            delay = min(RESTART_SECONDS * 2**closed, RESTART_SECONDS_AT_MOST)
+            self.loop.call_later(delay, self._restart, ended, closed)
 
-    def _restart(self, ended: Replica) -> None:
+    def _restart(self, ended: Replica, closed_before: int) -> None:
         if not self.ending and self.replicas[ended.process.name] is ended:
-            self._start_replica(ended.process.name)
+            self._start_replica(ended.process.name, closed_before=closed_before)
 
     async def _serve(self, replica: Replica) -> None:
         ACTOR.set(replica.actor)
@@ -612,11 +625,7 @@ class World:
         if event == self.config:
             return
         self.config = event
-        for name in h.REPLICAS:
-            before = self.replicas[name]
-            self._start_replica(name)
-            before.open = False
-            before.process.terminate()
+        self._roll_out()
 
     # Rest.
 
@@ -626,7 +635,8 @@ class World:
         for process in self.processes.values():
             process.armed.clear()
         self.approval = None
-        await self.happen(replace(self.config, suspend=False, dry_run=False, actions="FullSync"))
+        self.config = replace(self.config, suspend=False, dry_run=False, actions="FullSync")
+        self._roll_out()
         await asyncio.gather(*self.deliveries)
         await asyncio.gather(*self.running.values(), return_exceptions=True)
         for _ in range(ROUNDS):

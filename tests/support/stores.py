@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
     from controller.core.ports import Clock
+    from controller.core.requests import Erased
     from controller.postgres.runs import PostgresRun
 
 INSTANCE = Instance("ins_test", Environment.DEVELOPMENT)
@@ -47,6 +48,12 @@ async def opened(
         if pin:
             await database.pin_instance(INSTANCE)
         yield database
+
+
+async def erase(database: Database, proof: Proof) -> Erased:
+    """Erase the proof's user at somebody's request; of very many rows what goes on one proof."""
+    async with database.erasing("somebody") as erasure:
+        return await erasure.remove(proof)
 
 
 def label(holder: str = "test", resource: str = "app/production") -> RunLabel:

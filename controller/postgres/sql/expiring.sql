@@ -24,3 +24,11 @@ DELETE FROM usersync.runs WHERE ctid = ANY(ARRAY(
         AND finished_at < (SELECT usersync.clock()) - interval '90 days'
     ORDER BY started_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ));
+
+-- expire_second_sweeps(schema_name, at_most)
+-- Where webhooks are not served nobody does them but the runs, and each names a user who may have been erased.
+DELETE FROM usersync.claims WHERE id = ANY(ARRAY(
+    SELECT id FROM usersync.claims
+    WHERE schema_name = $1 AND kind = 'second_sweep' AND due_at < (SELECT usersync.clock()) - interval '7 days'
+    LIMIT $2 FOR UPDATE SKIP LOCKED
+));

@@ -15,23 +15,23 @@ from controller.core.targets import Deletion, Limits
 from controller.errors import RequestRefused, TargetBusy
 from tests.support.databases import (
     TABLES,
-    connected,
     execute,
     fetch,
     fetch_value,
     rows_of,
+    seed,
     seed_users,
     user_id,
     user_ids,
 )
 from tests.support.fakes.clock import FakeClock
-from tests.support.stores import OTHER_INSTANCE, delivery, ids, opened, proofs, running
+from tests.support.stores import OTHER_INSTANCE, delivery, erase, ids, opened, proofs, running
+from tests.support.traces import leave_traces, tables_that_name
 
 (USER,) = ids([user_id(7)])
 (OTHER,) = ids([user_id(8)])
 WHOLE = {"user_progress": 1, "tasks": 2, "daily_checkins": 2, "moods": 2}
 NOTHING = dict.fromkeys(TABLES, 0)
-LEFTOVER = "11111111-1111-1111-1111-111111111111"
 
 
 @pytest.fixture
@@ -39,43 +39,6 @@ async def whole(database_url: str) -> str:
     """The four tables with rows of two users."""
     await seed_users(database_url, [USER, OTHER])
     return database_url
-
-
-async def tables_that_name(url: str, text: str) -> list[str]:
-    """Every table and view of our schema with a row that has the text anywhere."""
-    found = []
-    async with connected(url) as connection:
-        names = await connection.fetch(
-            "SELECT relname::text AS name FROM pg_class WHERE relnamespace = 'usersync'::regnamespace "
-            "AND relkind IN ('r', 'p', 'v', 'm')"
-        )
-        assert len(names) > 10
-        for row in names:
-            query = f"SELECT EXISTS (SELECT FROM usersync.{row['name']} AS t WHERE strpos(t::text, $1) > 0)"
-            if await connection.fetchval(query, text):
-                found.append(row["name"])
-    return sorted(found)
-
-
-async def leave_traces(url: str, user: str) -> None:
-    """Put the user into every table of ours that can name one, as runs and events do."""
-    await execute(
-        url,
-        f"INSERT INTO usersync.suspects VALUES ('public', '{user}', 'ins_test', 'epoch', now(), now())",
-        f"INSERT INTO usersync.held_users VALUES ('public', '{user}', 1)",
-        f"INSERT INTO usersync.versions VALUES ('public', '{user}', 5)",
-        *(
-            f"INSERT INTO usersync.claims (schema_name, user_id, kind) VALUES ('public', '{user}', '{kind}')"
-            for kind in ("deletion", "second_sweep", "catch_up")
-        ),
-        "INSERT INTO usersync.runs (id, schema_name, resource, holder, instance_id, actions, dry_run) "
-        f"VALUES ('{LEFTOVER}', 'public', 'killed', 'nobody', 'ins_test', '{{}}', false) ON CONFLICT DO NOTHING",
-        f"INSERT INTO usersync.listed VALUES ('{LEFTOVER}', '{user}')",
-        f"INSERT INTO usersync.drifted VALUES ('{LEFTOVER}', 'orphaned', '{user}')",
-        f"INSERT INTO usersync.listed_values VALUES ('{LEFTOVER}', '{user}', 5, '{{=of a user}}')",
-        f"INSERT INTO usersync.owed_values VALUES ('{LEFTOVER}', '{user}', 'missing', 5, '{{=of a user}}')",
-        f"INSERT INTO usersync.places VALUES ('{LEFTOVER}', 'moods', '{user}', '(0,1)')",
-    )
 
 
 NAMING = [
@@ -92,16 +55,22 @@ async def test_nothing_of_ours_names_an_erased_user_and_everything_still_names_o
         await leave_traces(whole, USER)
         await leave_traces(whole, OTHER)
         assert await tables_that_name(whole, USER) == NAMING
-        erased = await database.erase(proofs([USER])[0], "somebody")
+        erased = await erase(database, proofs([USER])[0])
     assert (dict(erased.rows), erased.archived) == (WHOLE, 7)
     assert await rows_of(whole, USER) == NOTHING
-    assert await tables_that_name(whole, USER) == []
+    assert await tables_that_name(whole, USER) == ["claims"], "his second sweep, and nothing else"
     assert await tables_that_name(whole, OTHER) == NAMING
+    await execute(whole, "UPDATE usersync.claims SET due_at = now() WHERE kind = 'second_sweep'")
+    async with opened(whole) as database:
+        for claim in await database.take_claims(9, timedelta(seconds=60)):
+            if (claim.user_id, claim.kind) == (USER, ClaimKind.SECOND_SWEEP):
+                assert await database.is_swept(claim)
+    assert await tables_that_name(whole, USER) == []
 
 
 async def test_tombstone_and_receipt_stay_and_say_on_whose_request(whole: str) -> None:
     async with opened(whole) as database:
-        await database.erase(proofs([USER])[0], "somebody")
+        await erase(database, proofs([USER])[0])
         assert (await database.create_profile(delivery("late"), USER)).value == "tombstoned"
     (receipt,) = await fetch(whole, "SELECT * FROM usersync.receipts")
     assert (receipt["act"], receipt["reason"], receipt["requested_by"]) == ("erased", "requested", "somebody")
@@ -114,9 +83,9 @@ async def test_a_user_of_whom_only_the_archive_is_left_is_erased_from_it(whole: 
     async with opened(whole) as database:
         async with running(database, [OTHER]) as run:
             await run.remove_users(proofs([USER]), RemovalTerms.of(Deletion(), None))
-        erased = await database.erase(proofs([USER])[0], "somebody")
+        erased = await erase(database, proofs([USER])[0])
     assert (dict(erased.rows), erased.archived) == ({}, 7)
-    assert await tables_that_name(whole, USER) == []
+    assert await tables_that_name(whole, USER) == ["claims"]
     assert await fetch_value(whole, "SELECT count(*) FROM usersync.tombstones") == 1
 
 
@@ -125,7 +94,7 @@ async def test_the_limits_do_not_keep_a_persons_own_request_back_nor_are_they_us
     await seed_users(whole, users)
     none_may_go = replace(Deletion(), limits=Limits(users=0, percent=0))
     async with opened(whole) as database:
-        await database.erase(proofs([USER])[0], "somebody")
+        await erase(database, proofs([USER])[0])
         await database.record_claim(delivery("msg_1", "user.deleted"), OTHER, ClaimKind.DELETION)
         (claim,) = await database.take_claims(1, timedelta(seconds=60))
         assert (await database.settle_by_removal(claim, proofs([OTHER])[0], none_may_go)).limit_reached
@@ -138,14 +107,14 @@ async def test_a_proof_that_grew_old_erases_nothing(whole: str) -> None:
         (proof,) = proofs([USER], clock)
         clock.advance(MAX_AGE + timedelta(seconds=1))
         with pytest.raises(RequestRefused, match="too old"):
-            await database.erase(proof, "somebody")
+            await erase(database, proof)
     assert await rows_of(whole, USER) == WHOLE
 
 
 async def test_a_proof_of_another_instance_erases_nothing(whole: str) -> None:
     async with opened(whole) as database:
         with pytest.raises(RequestRefused, match="Nothing was erased"):
-            await database.erase(proofs([USER], instance=OTHER_INSTANCE)[0], "somebody")
+            await erase(database, proofs([USER], instance=OTHER_INSTANCE)[0])
     assert await rows_of(whole, USER) == WHOLE
     assert await fetch_value(whole, "SELECT count(*) FROM usersync.tombstones") == 0
 
@@ -159,7 +128,7 @@ async def test_a_user_whom_the_database_keeps_stays_whole_and_the_constraint_is_
     async with opened(whole) as database:
         await leave_traces(whole, USER)
         with pytest.raises(RequestRefused, match="invoiced"):
-            await database.erase(proofs([USER])[0], "somebody")
+            await erase(database, proofs([USER])[0])
     assert await rows_of(whole, USER) == WHOLE
     assert "claims" in await tables_that_name(whole, USER)
 
@@ -168,5 +137,17 @@ async def test_nobody_is_erased_while_a_run_is_under_way(whole: str) -> None:
     async with opened(whole) as database:
         async with running(database, [OTHER]):
             with pytest.raises(TargetBusy):
-                await database.erase(proofs([USER])[0], "somebody")
-        await database.erase(proofs([USER])[0], "somebody")
+                await erase(database, proofs([USER])[0])
+        await erase(database, proofs([USER])[0])
+
+
+async def test_what_a_live_token_writes_after_the_erasure_is_erased_by_the_second_sweep(whole: str) -> None:
+    async with opened(whole) as database:
+        await erase(database, proofs([USER])[0])
+        await seed(whole, "moods", [USER], rows=2)
+        await execute(whole, "UPDATE usersync.claims SET due_at = now()")
+        (claim,) = await database.take_claims(9, timedelta(seconds=60))
+        assert claim.kind is ClaimKind.SECOND_SWEEP
+        assert (await database.settle_by_removal(claim, proofs([USER])[0], Deletion())).rows == 2
+    assert await rows_of(whole, USER) == NOTHING
+    assert await tables_that_name(whole, USER) == []

@@ -30,11 +30,16 @@ OLD_RUNS = """
         now() - interval '91 days'
     FROM generate_series(1, $1) n
 """
-OLD = {"archive": OLD_ARCHIVE, "deliveries": OLD_DELIVERIES, "runs": OLD_RUNS}
+OLD_SECOND_SWEEPS = """
+    INSERT INTO usersync.claims (schema_name, user_id, kind, due_at)
+    SELECT 'public', 'user_' || n, 'second_sweep', now() - interval '8 days' FROM generate_series(1, $1) n
+"""
+OLD = {"archive": OLD_ARCHIVE, "deliveries": OLD_DELIVERIES, "runs": OLD_RUNS, "claims": OLD_SECOND_SWEEPS}
 AGED = {
     "archive": "expires_at < now()",
     "deliveries": "received_at < now() - interval '90 days'",
     "runs": "finished_at < now() - interval '90 days'",
+    "claims": "due_at < now() - interval '7 days'",
 }
 YOUNG = [
     """INSERT INTO usersync.archive (schema_name, table_name, user_id, content, reason, expires_at)
@@ -45,6 +50,9 @@ YOUNG = [
         finished_at)
     VALUES (gen_random_uuid(), 'public', 'young', 'h', 'ins_test', '{}', false, 'failed', now() - interval '91 days',
         now() - interval '89 days')""",
+    """INSERT INTO usersync.claims (schema_name, user_id, kind, due_at)
+    VALUES ('public', 'user_young', 'second_sweep', now() - interval '6 days'),
+        ('public', 'user_old', 'deletion', now() - interval '8 days')""",
 ]
 COUNTS_IN_TRANSACTIONS = """
     CREATE TABLE public.purged (kind text, transaction xid8 DEFAULT pg_current_xact_id(), rows bigint);
@@ -88,6 +96,8 @@ async def test_what_is_not_past_its_time_stays(database_url: str) -> None:
         run_id = await run_to_end(database)
     assert await fetch_value(database_url, "SELECT array_agg(user_id) FROM usersync.archive") == ["user_young"]
     assert await fetch_value(database_url, "SELECT array_agg(message_id) FROM usersync.deliveries") == ["young"]
+    claims = "SELECT array_agg(kind ORDER BY kind) FROM usersync.claims"
+    assert await fetch_value(database_url, claims) == ["deletion", "second_sweep"]
     runs = await fetch(database_url, "SELECT id::text, resource FROM usersync.runs")
     assert {row["resource"] for row in runs} == {"young", "app/production"}
     assert run_id in {row["id"] for row in runs}
@@ -178,7 +188,7 @@ async def test_without_runs_too_what_is_not_past_its_time_stays_and_runs_are_lef
         await add(database_url, "runs", 1)
         await database.expire_some()
     counts = [await fetch_value(database_url, f"SELECT count(*) FROM usersync.{kind}") for kind in OLD]
-    assert counts == [1, 1, 2]
+    assert counts == [1, 1, 2, 2]
 
 
 async def test_of_several_services_one_at_a_time_deletes_what_is_past_its_time(database_url: str) -> None:

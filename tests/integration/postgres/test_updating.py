@@ -19,7 +19,7 @@ from controller.core.targets import DEFAULT_TABLES, Role, Table, Target
 from controller.errors import TableUnsupported
 from tests.support.contracts.mapping import T1, T2, T3
 from tests.support.databases import connected, execute, fetch, fetch_value, until, user_id
-from tests.support.stores import TERMS, delivery, ids, label, opened, proofs, running
+from tests.support.stores import TERMS, delivery, erase, ids, label, opened, proofs, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -169,7 +169,7 @@ async def test_a_mapped_column_that_is_gone_keeps_nobody_from_being_removed(data
         await execute(database_url, "ALTER TABLE user_progress DROP COLUMN a")
         with pytest.raises(TableUnsupported, match="has no column a"):
             await tell(database, Profile(A, T2, ("bo",)), "msg_2")
-        erased = await database.erase(proofs([A])[0], "test")
+        erased = await erase(database, proofs([A])[0])
     assert erased.rows["user_progress"] == 1
 
 
@@ -289,7 +289,7 @@ async def test_a_removal_and_an_erasure_forget_the_version(database_url: str) ->
             await tell(database, Profile(user, T1, ("x",)), f"msg_{number}")
         async with running(database, [A, B]) as run:
             await run.remove_users(proofs([C]), TERMS)
-        await database.erase(proofs([B])[0], "test")
+        await erase(database, proofs([B])[0])
     assert [tuple(row) for row in await fetch(database_url, "SELECT user_id, updated_at FROM usersync.versions")] == [
         (A, T1)
     ]

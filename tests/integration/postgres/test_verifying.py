@@ -6,7 +6,7 @@ import pytest
 
 from controller.core.receipts import Verified
 from tests.support.databases import execute, fetch_value, seed_users, user_ids
-from tests.support.stores import ids, opened, proofs
+from tests.support.stores import erase, ids, opened, proofs
 
 USERS = ids(user_ids(5))
 UNGUARDED = "ALTER TABLE usersync.{0} DISABLE TRIGGER append_only"
@@ -18,7 +18,7 @@ async def chained(database_url: str) -> str:
     await seed_users(database_url, USERS)
     async with opened(database_url) as database:
         for user in USERS:
-            await database.erase(proofs([user])[0], "somebody")
+            await erase(database, proofs([user])[0])
     for table in ("receipts", "receipt_chain", "tombstones"):
         await execute(database_url, UNGUARDED.format(table))
     return database_url

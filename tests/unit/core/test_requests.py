@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.directory import INSTANCE, LONG_AGO, FakeDirectory, user
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from controller.core.proofs import Proof
     from controller.core.users import UserId
 
@@ -38,6 +41,7 @@ class FakeArchive:
     restored: list[UserId] = field(default_factory=list)
     erased: list[Proof] = field(default_factory=list)
     ends_removal: bool | None = None
+    parts: int = 1
 
     async def pinned_instance(self) -> str | None:
         return self.pinned
@@ -48,10 +52,22 @@ class FakeArchive:
         self.restored.append(user_id)
         return Restored({"tasks": 1}, {}, {}, tombstone_lifted=True)
 
-    async def erase(self, proof: Proof, requested_by: str) -> Erased:
+    @asynccontextmanager
+    async def erasing(self, requested_by: str) -> AsyncGenerator[FakeArchive, None]:
         assert requested_by == "somebody"
+        yield self
+
+    async def remove(self, proof: Proof) -> Erased:
         self.erased.append(proof)
-        return Erased({"tasks": 1}, 0)
+        return Erased({"tasks": len(self.erased)}, 0, finished=len(self.erased) == self.parts)
+
+
+class Ticking(FakeClock):
+    """A second later each time that it is asked."""
+
+    def elapsed(self) -> float:
+        self.advance(timedelta(seconds=1))
+        return super().elapsed()
 
 
 @pytest.fixture
@@ -131,6 +147,27 @@ async def test_a_user_whom_clerk_proves_gone_is_erased_on_that_proof(
     await erase(USER, "somebody", directory, archive, FakeClock())
     (proof,) = archive.erased
     assert (proof.user_id, proof.instance_id) == (USER, INSTANCE.id)
+
+
+async def test_each_part_of_very_many_rows_is_erased_on_a_proof_of_its_own(directory: FakeDirectory) -> None:
+    directory.users.clear()
+    archive, clock = FakeArchive(parts=3), Ticking()
+    assert (await erase(USER, "somebody", directory, archive, clock)).rows == {"tasks": 3}
+    assert [proof.asked_at for proof in archive.erased] == sorted({proof.asked_at for proof in archive.erased})
+
+
+async def test_a_user_who_lives_again_keeps_what_is_left_of_his_rows(directory: FakeDirectory) -> None:
+    directory.users.clear()
+
+    class Returning(FakeArchive):
+        async def remove(self, proof: Proof) -> Erased:
+            directory.users[USER] = LONG_AGO
+            return await super().remove(proof)
+
+    archive = Returning(parts=3)
+    with pytest.raises(RequestRefused, match=r"lives at Clerk .* again"):
+        await erase(USER, "somebody", directory, archive, FakeClock())
+    assert len(archive.erased) == 1
 
 
 async def test_a_living_user_is_not_erased(directory: FakeDirectory, archive: FakeArchive) -> None:
