@@ -143,6 +143,12 @@ def _shape(table: Table, schema: str, row: Any) -> Shape:
     if row["kind"] not in _TABLE_KINDS:
         message = f"{name} is {_OTHER_KINDS.get(row['kind'], 'no table')}; name the table in spec.tables."
         raise TableUnsupported(message)
+    if row["foreign_part"] is not None:
+        message = (
+            f"{name} has a part on another server, the foreign table {row['foreign_part']}: what is removed there is "
+            "not in one transaction with the rest. Detach it (ALTER TABLE ... DETACH PARTITION, or NO INHERIT)."
+        )
+        raise TableUnsupported(message)
     if not row["readable"]:
         message = (
             f"Our role may not read {name}. Grant it: GRANT USAGE ON SCHEMA {quoted(schema)} TO ...; "

@@ -25,6 +25,13 @@ SELECT
     c.relkind::text AS kind,
     row_security_active(c.oid) AS hidden,
     has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS readable,
+    -- Rows on another server are outside of our transaction, and their places are not what ours are.
+    CASE WHEN c.relhassubclass THEN (
+        WITH RECURSIVE family (member) AS (
+            SELECT c.oid UNION SELECT i.inhrelid FROM family AS f JOIN pg_inherits AS i ON i.inhparent = f.member
+        )
+        SELECT min(p.relname::text) FROM family AS f JOIN pg_class AS p ON p.oid = f.member WHERE p.relkind = 'f'
+    ) END AS foreign_part,
     u.attnum IS NOT NULL AS has_user_id,
     format_type(u.atttypid, u.atttypmod) AS user_id_type,
     coalesce(nullif(t.typbasetype, 0), t.oid) IN ('text'::regtype, 'varchar'::regtype) AS holds_text,

@@ -10,6 +10,8 @@ from tests.support.databases import create_tables, execute, seed, user_ids
 from tests.support.stores import ids, opened, running
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from collections.abc import Iterator
 
     from controller.cli.demo.local_postgres import LocalPostgres
@@ -161,6 +163,9 @@ async def test_a_missing_column_is_named(empty_database_url: str) -> None:
         await inspect(empty_database_url)
 
 
+ELSEWHERE = ("CREATE FOREIGN DATA WRAPPER nothing", "CREATE SERVER elsewhere FOREIGN DATA WRAPPER nothing")
+
+
 @pytest.mark.parametrize(
     ("statement", "kind"),
     [
@@ -173,13 +178,31 @@ async def test_a_missing_column_is_named(empty_database_url: str) -> None:
 async def test_something_else_in_place_of_a_table_is_refused(
     empty_database_url: str, statement: str, kind: str
 ) -> None:
-    await execute(
-        empty_database_url,
-        "CREATE FOREIGN DATA WRAPPER nothing",
-        "CREATE SERVER elsewhere FOREIGN DATA WRAPPER nothing",
-        statement,
-    )
+    await execute(empty_database_url, *ELSEWHERE, statement)
     with pytest.raises(TableUnsupported, match=rf"public\.user_progress is {kind}; name the table in spec\.tables"):
+        await inspect(empty_database_url)
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        (
+            "CREATE TABLE tasks (user_id text) PARTITION BY HASH (user_id)",
+            "CREATE TABLE near PARTITION OF tasks FOR VALUES WITH (modulus 2, remainder 0) PARTITION BY LIST (user_id)",
+            "CREATE FOREIGN TABLE far PARTITION OF near FOR VALUES IN ('user_a') SERVER elsewhere",
+        ),
+        (
+            "CREATE TABLE tasks (user_id text)",
+            "CREATE FOREIGN TABLE far () INHERITS (tasks) SERVER elsewhere",
+        ),
+    ],
+    ids=["partition", "heir"],
+)
+async def test_a_table_of_which_a_part_is_on_another_server_is_refused(
+    empty_database_url: str, statements: Sequence[str]
+) -> None:
+    await execute(empty_database_url, *ELSEWHERE, *statements)
+    with pytest.raises(TableUnsupported, match=r"public\.tasks has a part on another server, the foreign table far"):
         await inspect(empty_database_url)
 
 
