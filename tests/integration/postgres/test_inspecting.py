@@ -10,9 +10,7 @@ from tests.support.databases import create_tables, execute, seed, user_ids
 from tests.support.stores import ids, opened, running
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from controller.cli.demo.local_postgres import LocalPostgres
     from controller.core.ports import Inspection
