@@ -28,8 +28,8 @@ from controller.web.signatures import Verifier
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from controller.kube.fields import SecretKeyRef
     from controller.kube.manifests import Declared
-    from controller.kube.specs import SecretKeyRef
 
 
 def read_subjects(manifest: str | None, environ: Mapping[str, str], name: str | None) -> list[tuple[Spec, Subject]]:

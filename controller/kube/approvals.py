@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from controller.core.targets import Approval
-from controller.kube.specs import APPROVE_DELETION
+from controller.kube.fields import APPROVE_DELETION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

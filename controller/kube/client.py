@@ -19,12 +19,13 @@ from kubernetes.aio.client import ApiClient, Configuration, CoreV1Api, CustomObj
 
 from controller.errors import CRDMissing, KubernetesRefused, KubernetesUnavailable, SecretNotFound
 from controller.kube import secrets
+from controller.kube.fields import API_VERSION, GROUP, KIND, PLURAL, VERSION, SecretKeyRef
 from controller.kube.refusals import Conflict, Expired, NotFound, translated
-from controller.kube.specs import API_VERSION, GROUP, KIND, PLURAL, VERSION, SecretKeyRef, UserSync
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from controller.kube.specs import UserSync
     from controller.settings import Credentials
 
 Resource = dict[str, Any]

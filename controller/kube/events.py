@@ -17,8 +17,8 @@ import structlog
 from kubernetes.aio.client import EventsV1Api, EventsV1Event, V1ObjectMeta, V1ObjectReference
 
 from controller.errors import UserSyncError
+from controller.kube.fields import API_VERSION, GROUP, KIND
 from controller.kube.refusals import Conflict, Expired, NotFound, translated
-from controller.kube.specs import API_VERSION, GROUP, KIND
 
 if TYPE_CHECKING:
     from controller.kube.client import ApiServer, Resource

@@ -15,7 +15,8 @@ import yaml
 
 from controller.errors import InvalidSpec, SecretNotFound
 from controller.kube import secrets
-from controller.kube.specs import KIND, SecretKeyRef, UserSync, read_user_sync
+from controller.kube.fields import KIND, SecretKeyRef
+from controller.kube.specs import UserSync, read_user_sync
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping

@@ -1,7 +1,7 @@
 """From untyped documents to msgspec structs, naming every field that is wrong, not the first alone.
 
 msgspec stops at the first fault; a person who mends a manifest wants all of them at once. The rules are the
-structs' own (`specs`); this module knows no field. Used by `specs` and `manifests`.
+structs' own (`fields`); this module knows no field. Used by `specs` and `manifests`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from controller.settings import Access, Credentials
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from controller.kube.specs import SecretKeyRef, SecretRefs
+    from controller.kube.fields import SecretKeyRef
+    from controller.kube.specs import SecretRefs
 
     Lookup = Callable[[SecretKeyRef], str]
     """Returns the secret's text, or raises SecretNotFound saying where it was looked for and what to do."""

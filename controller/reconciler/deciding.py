@@ -13,7 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from controller.kube.approvals import approved_digest
-from controller.kube.specs import RECONCILE_AT
+from controller.kube.fields import RECONCILE_AT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

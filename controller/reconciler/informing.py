@@ -14,7 +14,7 @@ import kopf
 import structlog
 
 from controller.errors import UserSyncError
-from controller.kube.specs import GROUP, PLURAL, VERSION
+from controller.kube.fields import GROUP, PLURAL, VERSION
 from controller.ops.logs import drop_messages
 from controller.ops.server import Health
 from controller.reconciler.queue import Key

@@ -21,7 +21,8 @@ from controller.core.targets import (
     Webhook,
 )
 from controller.errors import InvalidSpec
-from controller.kube.specs import SecretKeyRef, SecretRefs, read_user_sync
+from controller.kube.fields import SecretKeyRef
+from controller.kube.specs import SecretRefs, read_user_sync
 
 MINIMAL: dict[str, Any] = {
     "apiVersion": "usersync.dev/v1alpha1",
