@@ -12,17 +12,24 @@ import json
 import tempfile
 import time
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from controller.cli.demo.application import Application
-from controller.cli.demo.children import LISTENING, QUIET_PORTS, call, running, usersync, webhook_service
+from controller.cli.demo.children import QUIET_PORTS, call, running, usersync, webhook_service
 from controller.cli.demo.local_postgres import LocalPostgres
 from controller.cli.demo.stage import PromiseBroken
-from controller.cli.demo.stage_local import COMPRESSION, EMULATOR, STORY_DELETION, STORY_INTERVAL, analyze, environment
+from controller.cli.demo.stage_local import (
+    EMULATOR,
+    STORY_ACCOUNT_DELETION,
+    STORY_DELETION,
+    STORY_INTERVAL,
+    analyze,
+    environment,
+    send_webhooks,
+)
 from controller.cli.demo.story import FIRST_USERS
 from controller.emulator import ClerkEmulator
 from tests.support.controlplane import ControlPlane
@@ -55,11 +62,14 @@ class ClusterStage:
     run_command = f"$ kubectl annotate usersync {NAME} usersync.dev/reconcile-at=... --overwrite"
     approve_command = f"$ kubectl annotate usersync {NAME} usersync.dev/approve-deletion=DIGEST --overwrite"
 
-    def __init__(self, plane: ControlPlane, clerk: ClerkEmulator, application: Application, folder: Path) -> None:
+    def __init__(
+        self, plane: ControlPlane, clerk: ClerkEmulator, application: Application, folder: Path, service_url: str
+    ) -> None:
         self.plane = plane
         self.clerk = clerk
         self.application = application
         self.folder = folder
+        self.service_url = service_url
         self.manifest = folder / "usersync.yaml"
         self._kubectl = plane.kubectl.in_namespace(NAMESPACE)
 
@@ -111,7 +121,12 @@ class ClusterStage:
             document["metadata"]["namespace"] = NAMESPACE
             if document["kind"] == "UserSync":
                 document["spec"]["clerk"]["apiUrl"] = self.clerk.url
-                document["spec"] |= {"actions": ["FullSync"], "interval": STORY_INTERVAL, "deletion": STORY_DELETION}
+                document["spec"] |= {
+                    "actions": ["FullSync"],
+                    "interval": STORY_INTERVAL,
+                    "deletion": STORY_DELETION,
+                    "accountDeletion": STORY_ACCOUNT_DELETION,
+                }
             else:
                 document["stringData"] = {key: values[key] for key in document["stringData"]}
         # the controller is quick: a UserSync applied before its Secrets fails once, and is tried again much later
@@ -141,16 +156,14 @@ async def open_cluster_stage(programs: Programs, say: Say) -> AsyncIterator[Clus
         async with ClerkEmulator(EMULATOR, users=FIRST_USERS) as clerk:
             with _programs(plane, folder) as (controller, webhook):
                 await controller.logged("operator_started")
-                port = (await webhook.logged(LISTENING))["port"]
-                url = f"http://127.0.0.1:{port}/api/webhooks/clerk/{NAMESPACE}/{NAME}"
-                clerk.webhooks.settings = replace(clerk.webhooks.settings, url=url, compression=COMPRESSION)
+                url = await send_webhooks(clerk, webhook, f"{NAMESPACE}/{NAME}")
                 say(f"$ usersync operate --namespace {NAMESPACE} &   (as the ServiceAccount {CONTROLLER})")
                 say(f"$ usersync serve --namespace {NAMESPACE} &     (as the ServiceAccount {WEBHOOK})")
                 say("$ kubectl get usersync -w &")
                 with running([str(plane.kubectl.program), *_WATCH], folder / "watch.log", plane.kubectl.environment()):
                     following = asyncio.create_task(_follow(folder / "watch.log", say))
                     try:
-                        yield ClusterStage(plane, clerk, application, folder)
+                        yield ClusterStage(plane, clerk, application, folder, url)
                     finally:
                         following.cancel()
                         await asyncio.gather(following, return_exceptions=True)

@@ -87,5 +87,5 @@ def _things_to_try(stage: ClusterStage) -> list[tuple[str, str]]:
             "Look into the database:",
             f"{shlex.quote(str(stage.application.psql))} {shlex.quote(stage.application.url)}",
         ),
-        *trying.at_clerk(stage.clerk),
+        *trying.with_users(stage),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -130,3 +131,5 @@ async def test_kept_what_it_says_to_try_can_be_pasted_into_any_terminal(
     assert {command: each for command, each in said.items() if each[0] != 0} == {}
     assert {command.partition(" ")[0].rpartition("/")[2] for command in said} == {"usersync", "psql", "curl"}
     assert "In sync" in said["usersync analyze"][1]
+    (ended,) = [each for command, (_, each) in said.items() if "/api/user/delete" in command]
+    assert json.loads(ended)["status"] == "deleted"

@@ -1,4 +1,4 @@
-"""The application of the story: four tables as such an application has them, and what it does to them.
+"""The application of the story: four tables as such an application has them, what it does to them, and its page.
 
 Works by the superuser's `psql` beside our own code, so that what the story sees is not what usersync says. Used by
 the demo alone; user ids come from the emulator.
@@ -7,6 +7,9 @@ the demo alone; user ids come from the emulator.
 from __future__ import annotations
 
 import asyncio
+import json
+import urllib.error
+import urllib.request
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,9 +17,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from controller.cli.demo.local_postgres import LocalPostgres
+    from controller.cli.reports import Document
 
 TABLES = ("user_progress", "tasks", "daily_checkins", "moods")
 DATABASE = "application"
+ORIGIN = "http://localhost:3000"
+"""Of the application's pages."""
+END_ACCOUNT = "/api/user/delete"
+ANSWER_SECONDS = 30
 
 _TABLES_SQL = """
 CREATE TABLE user_progress (
@@ -101,8 +109,23 @@ class Application:
         """Count the rows of each table."""
         return _by_table(await self._execute(_ROW_COUNTS))
 
+    async def end_account(self, service_url: str, session_token: str) -> tuple[int, Document]:
+        """Do what the page does when its user ends the account; return status and content of the answer."""
+        headers = {"Authorization": f"Bearer {session_token}", "Origin": ORIGIN}
+        request = urllib.request.Request(f"{service_url}{END_ACCOUNT}", method="DELETE", headers=headers)  # noqa: S310 - our own URL
+        return await asyncio.to_thread(_answer_to, request)
+
     async def _execute(self, sql: str) -> str:
         return await asyncio.to_thread(self._server.execute, sql, database=DATABASE)
+
+
+def _answer_to(request: urllib.request.Request) -> tuple[int, Document]:
+    try:
+        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 - our own URL
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code, json.load(refusal)
 
 
 def _by_table(answer: str) -> dict[str, int]:

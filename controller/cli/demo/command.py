@@ -94,5 +94,5 @@ def _things_to_try(stage: LocalStage) -> list[tuple[str, str]]:
         ("How far the database is from Clerk:", "usersync analyze"),
         ("Mend it, with the manifest of the story:", f"usersync full-sync --yes -f {shlex.quote(str(stage.manifest))}"),
         ("Look into the database:", f'{shlex.quote(str(stage.application.psql))} "$DATABASE_URL"'),
-        *trying.at_clerk(stage.clerk),
+        *trying.with_users(stage),
     ]

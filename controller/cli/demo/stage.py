@@ -29,6 +29,10 @@ class Stage(Protocol):
         """The application's own database."""
 
     @property
+    def service_url(self) -> str:
+        """The webhook service, as the application's pages reach it."""
+
+    @property
     def begin_command(self) -> str:
         """What a person does to hand the UserSync over."""
 

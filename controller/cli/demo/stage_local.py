@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from controller.cli.demo.application import Application
+from controller.cli.demo.application import ORIGIN, Application
 from controller.cli.demo.children import LISTENING, call, running, webhook_service
 from controller.cli.demo.local_postgres import LocalPostgres
 from controller.cli.demo.story import FIRST_USERS
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import timedelta
 
+    from controller.cli.demo.children import Child
     from controller.cli.inputs import Resource
 
 NAMESPACE = "default"
@@ -45,6 +46,7 @@ STORY_INTERVAL = "1h"
 """So long that the story alone decides when a run is: a chapter must see its drift before it is mended."""
 STORY_DELETION = {"gracePeriod": "0s", "limits": {"users": 10, "percent": 20}}
 """Nobody has a day to wait; and few enough may go that a mass deletion is soon one."""
+STORY_ACCOUNT_DELETION = {"enabled": True, "authorizedParties": [ORIGIN]}
 URLS = ClerkURLs(allow_insecure=True)
 EMULATOR = EmulatorSettings(environment=Environment.PRODUCTION)
 """With Clerk's higher rate limit: the story would have to wait for the lower one."""
@@ -108,10 +110,11 @@ class LocalStage:
     run_command = "(the controller's next run)"
     approve_command = "$ usersync cleanup --yes --approve DIGEST"
 
-    def __init__(self, clerk: ClerkEmulator, application: Application, manifest: Path) -> None:
+    def __init__(self, clerk: ClerkEmulator, application: Application, manifest: Path, service_url: str) -> None:
         self.clerk = clerk
         self.application = application
         self.manifest = manifest
+        self.service_url = service_url
         (resource,) = read_resources(str(manifest), {})
         self.loop = Loop(resource)
         self._runs: asyncio.Task[None] | None = None
@@ -156,14 +159,20 @@ async def open_local_stage() -> AsyncIterator[LocalStage]:
             manifest = _write_manifest(Path(folder, "usersync.yaml"), documents(clerk, application.url))
             await migrate(application.url)
             with running(webhook_service("-f", str(manifest)), Path(folder, "webhook.log"), environment()) as service:
-                port = (await service.logged(LISTENING))["port"]
-                url = f"http://127.0.0.1:{port}/api/webhooks/clerk/{NAMESPACE}/{NAME}"
-                clerk.webhooks.settings = replace(clerk.webhooks.settings, url=url, compression=COMPRESSION)
-                stage = LocalStage(clerk, application, manifest)
+                url = await send_webhooks(clerk, service, f"{NAMESPACE}/{NAME}")
+                stage = LocalStage(clerk, application, manifest, url)
                 try:
                     yield stage
                 finally:
                     await stage.close()
+
+
+async def send_webhooks(clerk: ClerkEmulator, service: Child, resource: str) -> str:
+    """Let Clerk's webhooks go to the service once it listens; return its URL."""
+    url = f"http://127.0.0.1:{(await service.logged(LISTENING))['port']}"
+    settings = replace(clerk.webhooks.settings, url=f"{url}/api/webhooks/clerk/{resource}", compression=COMPRESSION)
+    clerk.webhooks.settings = settings
+    return url
 
 
 async def analyze(manifest: Path) -> Document:
@@ -196,6 +205,7 @@ def documents(clerk: ClerkEmulator, database_url: str) -> list[dict[str, Any]]:
                 },
                 "database": {"urlSecretRef": {"name": "supabase", "key": "DATABASE_URL"}},
                 "deletion": STORY_DELETION,
+                "accountDeletion": STORY_ACCOUNT_DELETION,
             },
         },
         _secret("clerk", {"CLERK_SECRET_KEY": clerk.secret_key, "CLERK_WEBHOOK_SECRET": clerk.webhook_secret}),

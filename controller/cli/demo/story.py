@@ -6,10 +6,11 @@ nothing of where it is played.
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from controller.cli.demo.application import TABLES
+from controller.cli.demo.application import END_ACCOUNT, ORIGIN, TABLES
 from controller.cli.demo.narrator import PATIENCE_SECONDS
 from controller.cli.demo.stage import PromiseBroken
 from controller.emulator import DeliveryFault, DeliveryFaultName, Endpoint, Fault, FaultName
@@ -44,12 +45,13 @@ class Story:
             PromiseBroken: something promised was not seen.
         """
         await self._first_run()
-        ada = await self._sign_ups()
+        ada, grace = await self._sign_ups()
         await self._repeated()
         await self._lost_and_edited()
         await self._deleted_unheard()
         await self._deleted(ada)
         await self._replayed(ada)
+        await self._own_request(grace)
         await self._lies()
         await self._mass_deletion()
 
@@ -66,7 +68,7 @@ class Story:
         report = await self._run()
         narrator.expect("the next run finds nothing to do", report["drift"]["total"], 0)
 
-    async def _sign_ups(self) -> str:
+    async def _sign_ups(self) -> tuple[str, str]:
         narrator = self._narrator
         await narrator.chapter("Users sign up: Clerk's webhook is the fast way")
         signed_up = []
@@ -76,7 +78,7 @@ class Story:
             narrator.saw(f"{name} signed up, and has a profile row {seconds * 1000:.0f} ms later")
             signed_up.append(user)
         await self._application.use(signed_up)
-        return signed_up[0]
+        return signed_up[0], signed_up[1]
 
     async def _repeated(self) -> None:
         narrator = self._narrator
@@ -127,7 +129,7 @@ class Story:
 
     async def _deleted(self, user: str) -> None:
         narrator = self._narrator
-        await narrator.chapter("Ada deletes her account")
+        await narrator.chapter("Ada is deleted at Clerk")
         rows = await self._rows(user)
         narrator.say(f"She has {sum(rows.values())} rows in {sum(map(bool, rows.values()))} tables.")
         self._clerk.delete(user)
@@ -146,6 +148,26 @@ class Story:
         received = {each.message_id for each in self._clerk.webhooks.deliveries if each.succeeded}
         narrator.expect("both are acknowledged", {message.id, copy.id} <= received, wanted=True)
         narrator.expect("and change nothing: her tombstone stands", await self._rows(user), _ABSENT)
+
+    async def _own_request(self, user: str) -> None:
+        narrator = self._narrator
+        await narrator.chapter("Grace ends her account herself, on the application's page")
+        narrator.command(f"DELETE {END_ACCOUNT}   (her browser, with Clerk's session token)")
+        sessions = self._clerk.sessions
+        stale = sessions.token(user, ORIGIN, fva=[60, -1])
+        status, content = await self._application.end_account(self._stage.service_url, stale)
+        narrator.expect(
+            "signed in an hour ago, she has to prove that it is she",
+            (status, content.get("clerk_error", {}).get("reason")),
+            (403, "reverification-error"),
+        )
+        began = time.monotonic()
+        status, _ = await self._application.end_account(self._stage.service_url, sessions.token(user, ORIGIN))
+        narrator.expect("having done so, she is heard", status in {200, 202}, wanted=True)
+        await narrator.wait_for("her rows are gone", partial(self._rows, user), _ABSENT)
+        seconds = time.monotonic() - began
+        narrator.saw(f"deleted at Clerk first, then erased here, the archive included: {seconds * 1000:.0f} ms")
+        narrator.expect("Clerk knows her no more", user in self._clerk.users, wanted=False)
 
     async def _lies(self) -> None:
         narrator = self._narrator

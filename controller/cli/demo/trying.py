@@ -6,6 +6,7 @@ interactive zsh takes them for arguments), no line broken by us. Used by `comman
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import sysconfig
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from controller.cli.demo.application import END_ACCOUNT, ORIGIN
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rich.console import Console
 
-    from controller.emulator import ClerkEmulator
+    from controller.cli.demo.stage import Stage
 
 COMMAND = "usersync"
 
@@ -37,9 +40,11 @@ def scripts_folder() -> Path:
     return (found or candidates)[0].absolute()
 
 
-def at_clerk(clerk: ClerkEmulator) -> list[tuple[str, str]]:
-    """What can be done to the emulated Clerk, on either stage."""
-    url = clerk.url
+def with_users(stage: Stage) -> list[tuple[str, str]]:
+    """What users and the emulated Clerk can do, on either stage."""
+    url = stage.clerk.url
+    session = json.dumps({"user_id": next(iter(stage.clerk.users)), "origin": ORIGIN})
+    token = f"curl -sS -X POST {url}/emulator/sessions -d '{session}' | cut -d '\"' -f 4"
     return [
         ("Somebody signs up; the webhook comes:", f"curl -X POST {url}/emulator/sign-ups -d '{{}}'"),
         (
@@ -51,6 +56,10 @@ def at_clerk(clerk: ClerkEmulator) -> list[tuple[str, str]]:
             f'curl -X POST {url}/emulator/faults -d \'{{"name": "server-error", "endpoint": "list"}}\'',
         ),
         ("", f"curl -X DELETE {url}/emulator/faults"),
+        (
+            "A user ends the account on the application's page:",
+            f'curl -X DELETE {stage.service_url}{END_ACCOUNT} -H "Authorization: Bearer $({token})"',
+        ),
         ("The webhooks so far:", f"curl {url}/emulator/webhooks/deliveries"),
     ]
 
