@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from controller.core.targets import AccountDeletion, Deletion, DeletionPolicy, Limits
-from controller.core.users import Environment
-from controller.emulator import ClerkEmulator, EmulatorSettings, Endpoint, Fault, FaultName
-from controller.postgres import migrate
+from controller.emulator import ClerkEmulator, Endpoint, Fault, FaultName
 from controller.web.worker import Pace
-from tests.support.databases import execute, fetch, seed, seed_users, users_with_rows
+from tests.support.databases import execute, fetch, seed, users_with_rows
 from tests.support.serving import OWED, count, eventually, real_service, rows_in_all
 from tests.support.sessions import ORIGIN, ask, bearer
 from tests.support.webhooks import SPEC
@@ -30,20 +28,6 @@ if TYPE_CHECKING:
 NOBODY = (0, 0, 0, 0)
 QUICK = Pace(poll=timedelta(seconds=0.2))
 DELETING = replace(SPEC, account_deletion=AccountDeletion(enabled=True, authorized_parties=(ORIGIN,)))
-
-
-@pytest.fixture
-async def clerk() -> AsyncIterator[ClerkEmulator]:
-    settings = EmulatorSettings(environment=Environment.PRODUCTION, rate_limit=None)
-    async with ClerkEmulator(settings, users=5) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-async def url(database_url: str, clerk: ClerkEmulator) -> str:
-    await migrate(database_url)
-    await seed_users(database_url, clerk.users)
-    return database_url
 
 
 @pytest.fixture

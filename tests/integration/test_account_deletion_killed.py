@@ -14,10 +14,8 @@ import aiohttp
 import pytest
 import yaml
 
-from controller.core.users import Environment
-from controller.emulator import ClerkEmulator, EmulatorSettings, Endpoint, Fault, FaultName
-from controller.postgres import migrate
-from tests.support.databases import connected, execute, fetch, seed, seed_users, until, users_with_rows
+from controller.emulator import ClerkEmulator, Endpoint, Fault, FaultName
+from tests.support.databases import connected, execute, fetch, seed, until, users_with_rows
 from tests.support.observing import SOMEBODY_WAITS, observing, row_held
 from tests.support.serving import OWED, Program, count, environment_of, eventually, rows_in_all, start
 from tests.support.sessions import ORIGIN, ask, bearer
@@ -35,20 +33,6 @@ LOCK_OF_THE_CHAIN = "SELECT pg_advisory_xact_lock(hashtextextended('usersync.rec
 LOCK_OF_THE_USER = "SELECT pg_advisory_xact_lock(hashtextextended('public/' || $1::text, 1970694498))"
 LEASE_OVER = "UPDATE usersync.claims SET due_at = usersync.clock() WHERE kind = 'own_request'"
 """As half a minute would leave what the killed process had taken."""
-
-
-@pytest.fixture
-async def clerk() -> AsyncIterator[ClerkEmulator]:
-    settings = EmulatorSettings(environment=Environment.PRODUCTION, rate_limit=None)
-    async with ClerkEmulator(settings, users=4) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-async def url(database_url: str, clerk: ClerkEmulator) -> str:
-    await migrate(database_url)
-    await seed_users(database_url, clerk.users)
-    return database_url
 
 
 @dataclass

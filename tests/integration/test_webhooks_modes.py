@@ -12,10 +12,8 @@ import aiohttp
 import pytest
 
 from controller.core.targets import Deletion, DeletionPolicy, Limits, OnUserCreated, OnUserDeleted, Webhook
-from controller.core.users import Environment
-from controller.emulator import ClerkEmulator, EmulatorSettings, Endpoint
+from controller.emulator import ClerkEmulator, Endpoint
 from controller.emulator.events import EXAMPLE_USER
-from controller.postgres import migrate
 from controller.web.worker import Pace
 from tests.support.databases import execute, fetch_value, put_clock, seed_users, user_ids_in, users_with_rows
 from tests.support.serving import OWED, count, eventually, real_service, rows_in_all
@@ -35,20 +33,6 @@ HELD = replace(SPEC, webhook=Webhook(on_user_deleted=OnUserDeleted.HOLDBACK, hol
 UNLIMITED = replace(SPEC, deletion=Deletion(limits=Limits(1000, 100)))
 OWED_LATER = "claims SET due_at = usersync.clock() WHERE kind <> 'second_sweep' AND attempts + present_answers > 0"
 LATE = timedelta(days=12)
-
-
-@pytest.fixture
-async def clerk() -> AsyncIterator[ClerkEmulator]:
-    settings = EmulatorSettings(environment=Environment.PRODUCTION, rate_limit=None)
-    async with ClerkEmulator(settings, users=5) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-async def url(database_url: str, clerk: ClerkEmulator) -> str:
-    await migrate(database_url)
-    await seed_users(database_url, clerk.users)
-    return database_url
 
 
 @asynccontextmanager

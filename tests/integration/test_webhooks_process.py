@@ -11,10 +11,8 @@ import aiohttp
 import pytest
 import yaml
 
-from controller.core.users import Environment
-from controller.emulator import ClerkEmulator, EmulatorSettings, Endpoint, Fault, FaultName
-from controller.postgres import migrate
-from tests.support.databases import connected, execute, seed, seed_users, until, users_with_rows
+from controller.emulator import ClerkEmulator, Endpoint, Fault, FaultName
+from tests.support.databases import connected, execute, seed, until, users_with_rows
 from tests.support.observing import SOMEBODY_WAITS, observing, row_held
 from tests.support.serving import (
     OWED,
@@ -33,25 +31,11 @@ from tests.support.usersyncs import usersync
 from tests.support.webhooks import Sender
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 NOBODY = (0, 0, 0, 0)
 SHORT_PATH = "/api/webhooks/clerk"
-
-
-@pytest.fixture
-async def clerk() -> AsyncIterator[ClerkEmulator]:
-    settings = EmulatorSettings(environment=Environment.PRODUCTION, rate_limit=None)
-    async with ClerkEmulator(settings, users=5) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-async def url(database_url: str, clerk: ClerkEmulator) -> str:
-    await migrate(database_url)
-    await seed_users(database_url, clerk.users)
-    return database_url
 
 
 class Starter:

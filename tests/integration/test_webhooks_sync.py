@@ -11,7 +11,6 @@ import aiohttp
 import pytest
 
 from controller.cli.demo.local_postgres import LocalPostgres
-from controller.core.users import Environment
 from controller.emulator import (
     ClerkEmulator,
     DeliveryFault,
@@ -29,7 +28,6 @@ from tests.support.databases import (
     execute,
     fetch_value,
     seed,
-    seed_users,
     until,
     user_ids_in,
     users_with_rows,
@@ -44,22 +42,6 @@ if TYPE_CHECKING:
 
 NOBODY = (0, 0, 0, 0)
 QUICK = Pace(poll=timedelta(seconds=0.2))
-
-
-@pytest.fixture
-async def clerk() -> AsyncIterator[ClerkEmulator]:
-    # of a development instance, events may ask for five users in ten seconds
-    settings = EmulatorSettings(environment=Environment.PRODUCTION, rate_limit=None)
-    async with ClerkEmulator(settings, users=5) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-async def url(database_url: str, clerk: ClerkEmulator) -> str:
-    """A database in step with Clerk: every user has a profile and two rows in each other table."""
-    await migrate(database_url)
-    await seed_users(database_url, clerk.users)
-    return database_url
 
 
 @pytest.fixture
