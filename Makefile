@@ -40,7 +40,7 @@ integration: setup ## on a real PostgreSQL and the emulator over HTTP
 	@$(BIN)/pytest $(SIDE_BY_SIDE) tests/integration
 
 simulate: setup ## N random histories of the whole world (N=10000, SEED=... plays the same ones again)
-	@$(BIN)/python -m tests.simulation -n $(or $(N),1000) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.simulation -n $(or $(N),1000) -j $(WORKERS) $(if $(SEED),--seed $(SEED))
 
 fuzz: setup ## N odd and genuine requests to the webhook service (N=60000)
 	@USERSYNC_FUZZ=$(or $(N),60000) $(BIN)/pytest -q -s --no-header --timeout 0 tests/integration/test_webhooks_fuzz.py

@@ -6,84 +6,51 @@ A history that breaks a promise is made as small as can be, and printed as the p
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import random
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 
-from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
-
-from tests.simulation.invariants import Broken
-from tests.simulation.playing import Player, player
-from tests.simulation.strategies import histories
-
-if TYPE_CHECKING:
-    from tests.simulation.histories import History
-
-CHUNK = 500
-"""Histories that hypothesis draws at a time."""
-
-
-def play_chunk(playing: Player, number: int, chunk_seed: int, *, shrink: bool) -> None:
-    """Play some histories.
-
-    Raises:
-        Broken: of the smallest history that was found to break a promise.
-    """
-
-    @seed(chunk_seed)
-    @settings(
-        max_examples=number,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
-        suppress_health_check=list(HealthCheck),
-        verbosity=Verbosity.normal,
-        report_multiple_bugs=False,
-        print_blob=False,
-    )
-    @given(histories())
-    def holds(history: History) -> None:
-        playing.play(history)
-
-    holds()
+from tests.simulation.chunks import CHUNK, play_share
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("-n", type=int, default=1000, help="how many histories (1000)")
-    parser.add_argument("--seed", type=int, default=None, help="to play the same ones again")
+    parser.add_argument("-j", type=int, default=2, help="how many processes play them (2)")
+    parser.add_argument("--seed", type=int, default=None, help="to play the same ones again, with any -j")
     parser.add_argument("--no-shrink", action="store_true", help="print the first that fails as it is")
     options = parser.parse_args()
     first = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
     print(f"{options.n} histories, seed {first}", flush=True)
-    began, failed = time.monotonic(), False
-    with player() as playing:
-        for start in range(0, options.n, CHUNK):
-            try:
-                number = min(CHUNK, options.n - start)
-                play_chunk(playing, number, first + start // CHUNK, shrink=not options.no_shrink)
-            except Exception as error:
-                print(
-                    f"After {playing.counts['histories']} histories: {error}",
-                    *getattr(error, "__notes__", []),
-                    sep="\n",
-                )
-                if not isinstance(error, Broken):
-                    raise
+    began, total, failed = time.monotonic(), Counter[str](), False
+    starts = range(0, options.n, CHUNK)
+    # Begun anew: what a fork inherits of an event loop and of open sockets is not to be shared.
+    with ProcessPoolExecutor(options.j, multiprocessing.get_context("spawn")) as pool:
+        play = partial(play_share, shrink=not options.no_shrink)
+        shares = [pool.submit(play, min(CHUNK, options.n - start), first + start // CHUNK) for start in starts]
+        for share in as_completed(shares):
+            if share.cancelled():
+                continue
+            played = share.result()
+            total += played.counts
+            if played.failure is not None:
                 failed = True
-                break
-            print(f"{start + number} histories, {time.monotonic() - began:.0f} s", flush=True)
-    tell(playing, time.monotonic() - began)
+                print(f"Broken: {played.failure}", flush=True)
+                pool.shutdown(wait=False, cancel_futures=True)
+            print(f"{total['histories']} histories, {time.monotonic() - began:.0f} s", flush=True)
+    tell(total, time.monotonic() - began)
     return 1 if failed else 0
 
 
-def tell(playing: Player, seconds: float) -> None:
+def tell(counts: Counter[str], seconds: float) -> None:
     """Print what the histories reached."""
-    for what, count in sorted(playing.counts.items()):
+    for what, count in sorted(counts.items()):
         print(f"  {count:>9}  {what}")
-    count = playing.counts["histories"]
-    print(f"{count} histories in {seconds:.0f} s, {1000 * seconds / max(1, count):.0f} ms each")
+    print(f"{counts['histories']} histories in {seconds:.0f} s")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.simulation.__main__ import play_chunk
+from tests.simulation.chunks import play_chunk
 from tests.simulation.regressions import REGRESSIONS
 
 if TYPE_CHECKING:
