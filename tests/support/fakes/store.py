@@ -462,8 +462,9 @@ class FakeStore:
         return self.insert_profile(claim.user_id)
 
     async def settle_by_update(self, claim: Claim, profile: Profile, *, inserts: bool = True) -> bool:
-        if claim.id in self.claims:
-            self._end_unless_renewed(claim)
+        if claim.id not in self.claims:
+            return False
+        self._end_unless_renewed(claim)
         if claim.user_id in self.tombstones:
             return False
         return self.keep_in_step(profile, confirmed=True, inserts=inserts) in {Absorbed.CREATED, Absorbed.UPDATED}
