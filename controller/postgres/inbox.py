@@ -302,11 +302,15 @@ class PostgresInbox:
         return await self._creating(create)
 
     async def settle_by_update(self, claim: Claim, profile: Profile, *, inserts: bool = True) -> bool:
-        """Bring the row in step with what Clerk, asked by id, says, and end the claim unless it was begun anew."""
+        """Bring the row in step with what Clerk, asked by id, says, and end the claim unless it was begun anew.
+
+        Whose claim stands no more asked Clerk before somebody else did, who has written that.
+        """
 
         async def update(transaction: Transaction, *, sparing: bool = False) -> bool:
             await lock_users(transaction, self.target.schema, [claim.user_id])
-            await self._end_unless_renewed(transaction, claim)
+            if not await self._end_unless_renewed(transaction, claim):
+                return False
             if await buried(transaction, self.target.schema, [claim.user_id]):
                 return False
             writing = await self._writing(transaction, sparing=sparing)

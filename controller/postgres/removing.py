@@ -7,7 +7,8 @@ their transactions and under the users' locks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from controller.core.targets import DeletionPolicy
@@ -114,6 +115,10 @@ class Removing:
         rows: Rows = {user: {} for user in users}
         if not users:
             return rows
+        if self.terms.policy is DeletionPolicy.RETAIN and (asked := await self._asked_before(transaction, users)):
+            # What came back of who has been erased on request is no more to be kept than what there was.
+            gone = await self._erasing().remove(transaction, [each for each in holding if each.user_id in asked])
+            return gone | await self.remove(transaction, [each for each in holding if each.user_id not in asked])
         retains, unchanged = self.terms.policy is DeletionPolicy.RETAIN, set[str]()
         if retains:
             await self._note_kept_rows(transaction, rows)
@@ -171,10 +176,18 @@ class Removing:
         """Keep nothing of rows that came back of users who were erased on request before; returns those users."""
         if self.terms.policy is not DeletionPolicy.ARCHIVE:
             return set()
-        asked = {row["user_id"] for row in await transaction.rows(_SQL["erased_on_request"], self.schema, users)}
-        if asked:
+        if asked := await self._asked_before(transaction, users):
             await transaction.change(_SQL["erase_archived"], self.schema, list(asked))
         return asked
+
+    async def _asked_before(self, transaction: Transaction, users: list[UserId]) -> set[str]:
+        """Return those of the users who have been erased on request."""
+        return {row["user_id"] for row in await transaction.rows(_SQL["erased_on_request"], self.schema, users)}
+
+    def _erasing(self) -> Removing:
+        """Return the same for good; each user at once, as nobody goes on with batches where rows are to stay."""
+        terms = replace(self.terms, policy=DeletionPolicy.ERASE)
+        return replace(self, terms=terms, bounds=replace(self.bounds, rows=sys.maxsize // 2))
 
     def refuse_unlisted_cascades(self) -> None:
         """Let nobody go while rows would go along that nobody counts.

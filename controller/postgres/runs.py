@@ -367,7 +367,7 @@ class PostgresRun:
             await transaction.change(_SQL["finish_run"], self.lock.run_id, outcome_json(outcome))
             await chain(transaction, self.target.schema)
             if self.writing is not None and outcome.found.clerk_users:
-                await updating.forget_strangers(transaction, self.lock.run_id, self.target.schema)
+                await updating.forget_strangers(transaction, self.lock.run_id, self.writing)
             return await closing(transaction, self.target.schema)
 
         closed = await self.lock.transact(close, limits=LONG)

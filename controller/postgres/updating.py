@@ -230,9 +230,13 @@ async def note_owed(transaction: Transaction, run_id: UUID, writing: Writing) ->
     return outdated
 
 
-async def forget_strangers(transaction: Transaction, run_id: UUID, schema: str) -> None:
-    """Forget the versions of whoever is not listed; of one who lives nevertheless, Clerk is asked again."""
-    await transaction.change(_SQL["forget_strangers"], run_id, schema)
+async def forget_strangers(transaction: Transaction, run_id: UUID, writing: Writing) -> None:
+    """Forget the versions of whoever is not listed and has no row; of one who lives nevertheless, Clerk is asked again.
+
+    As long as there is a row its version guards it: who signed up during the listing is not listed either.
+    """
+    await transaction.execute(PLANNER_SETTINGS)
+    await transaction.change(writing.sql("forget_strangers"), run_id, writing.shape.schema)
 
 
 async def owed_page(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from controller.web.sessions import Session
 
 log = structlog.get_logger(__name__)
+
+STRANGERS_AT_ONCE: Final = 5
+"""Tokens that fit no known key and wait for newer ones: anybody can make them, and they take the places of users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +54,30 @@ class SigningKeys:
     _keys: Sequence[SigningKey] | None = field(default=None, init=False)
     _fetched_at: float = field(default=float("-inf"), init=False)
     _tried_at: float = field(default=float("-inf"), init=False)
+    _strangers: int = field(default=0, init=False)
     _fetching: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def read(self, token: str, terms: AccountDeletion) -> Session:
         """Verify a token; one that fits no known key lets the keys be fetched again.
 
         Raises:
-            Refused: it is not to be believed, or not enough to end an account.
+            Refused: it is not to be believed, or not enough to end an account; `BUSY` where too many wait for keys.
             TransientError, PermanentError: the keys cannot be had, so nobody can tell.
         """
-        keys = await self._current()
+        known = self._keys
+        if known is None or self._age() > self.rhythm.oldest.total_seconds():
+            known = await self._current()
         try:
-            return read_session(token, self.instance_id, keys, terms)
+            session = read_session(token, self.instance_id, known, terms)
         except Refused as refused:
             if refused.kind is not RefusalKind.SIGNATURE:
                 raise
-            newer = await self._newer_than(keys)
-            if newer == keys:
+            newer = await self._newer_than(known)
+            if newer == known:
                 raise
-        return read_session(token, self.instance_id, newer, terms)
+            return read_session(token, self.instance_id, newer, terms)
+        current = await self._current()
+        return session if current == known else read_session(token, self.instance_id, current, terms)
 
     async def _current(self) -> Sequence[SigningKey]:
         if self._keys is not None and self._age() < self.rhythm.refresh.total_seconds():
@@ -81,10 +89,16 @@ class SigningKeys:
             return await self._fetch_if_due()
 
     async def _newer_than(self, known: Sequence[SigningKey]) -> Sequence[SigningKey]:
-        async with self._fetching:
-            if self._keys is not None and self._keys != known:
-                return self._keys
-            return await self._fetch_if_due()
+        if self._strangers >= STRANGERS_AT_ONCE:
+            raise Refused(RefusalKind.BUSY, "The keys that tokens are verified with are being fetched; ask again.")
+        self._strangers += 1
+        try:
+            async with self._fetching:
+                if self._keys is not None and self._keys != known:
+                    return self._keys
+                return await self._fetch_if_due()
+        finally:
+            self._strangers -= 1
 
     async def _fetch_if_due(self) -> Sequence[SigningKey]:
         """Fetch the keys unless that was tried just now; fall back on those that are known and not too old."""

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from controller.core.targets import AccountDeletion, Deletion, DeletionPolicy, Limits
+from controller.core.targets import AccountDeletion, Action, ClerkSource, Deletion, DeletionPolicy, Limits
 from controller.emulator import ClerkEmulator, Endpoint, Fault, FaultName
+from controller.runtime import open_sweeper
+from controller.settings import ClerkURLs, Credentials
 from controller.web.worker import Pace
 from tests.support.databases import execute, fetch, seed, users_with_rows
 from tests.support.serving import OWED, count, eventually, real_service, rows_in_all
@@ -122,6 +124,25 @@ async def test_what_a_token_wrote_since_is_erased_too(clerk: ClerkEmulator, repl
     await eventually(swept)
     assert await count(url, "archive") == 0
     assert [act for act, *_ in await own_receipts(url)] == ["erased", "erased"]
+
+
+async def test_what_came_back_of_him_after_the_second_sweep_a_run_erases_under_retain_too(
+    clerk: ClerkEmulator, url: str
+) -> None:
+    user_id, other, *living = list(clerk.users)
+    deletion = Deletion(policy=DeletionPolicy.RETAIN, grace_period=timedelta())
+    spec = replace(DELETING, clerk=ClerkSource(clerk.url), deletion=deletion, actions=(Action.CLEANUP,))
+    async with real_service(clerk, url, spec, pace=QUICK) as replica:
+        await delete(clerk, replica, user_id)
+    await execute(url, "DELETE FROM usersync.claims")
+    clerk.delete(other, webhook=False)
+    await seed(url, "moods", [user_id], rows=3)
+    credentials = Credentials(clerk.secret_key, url)
+    async with open_sweeper(spec, credentials, ClerkURLs(allow_insecure=True)) as sweeper:
+        outcome = await sweeper.sweep(spec, holder="test")
+    assert (outcome.changes.users_removed, outcome.changes.rows_removed) == (2, 3)
+    assert await users_with_rows(url) == {other, *living}
+    assert await count(url, "archive") == 0
 
 
 @pytest.mark.parametrize("name", [FaultName.SERVER_ERROR, FaultName.RATE_LIMITED, FaultName.TIMEOUT])

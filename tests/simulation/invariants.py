@@ -293,7 +293,8 @@ def only_what_was_asked(story: Story) -> Iterator[str]:
             yield f"{entry.actor} deleted a foreign row: {entry.user_id}"
     for removed in story.removed:
         retains = story.evidence.specs[removed.actor].deletion.policy is DeletionPolicy.RETAIN
-        if retains and not removed.goes_on and not removed.on_request:
+        asked = removed.on_request or story.erased_on_request(removed.user_id, removed.entries[0].id)
+        if retains and not removed.goes_on and not asked:
             yield f"{removed.actor} deleted rows of {removed.user_id}, which are to be retained"
 
 
@@ -390,7 +391,8 @@ def the_world_converges(story: Story) -> Iterator[str]:
         rows = per_user[user]
         if user in world.clerk.users and rows[TABLES[0]] != 1:
             yield f"{user} lives and has {rows[TABLES[0]]} profiles"
-        if user not in world.clerk.users and rows and last is not DeletionPolicy.RETAIN:
+        stays = last is DeletionPolicy.RETAIN and not story.erased_on_request(user)
+        if user not in world.clerk.users and rows and not stays:
             yield f"{user} is gone and has rows: {dict(rows)}"
     for row_id, (table, user_id) in world.written.items():
         lives = user_id is None or user_id in world.clerk.users or parse_user_id(user_id) is None

@@ -85,6 +85,15 @@ class Story:
             for other in self.entries("tombstones")
         )
 
+    def erased_on_request(self, user_id: str, before: int = 1 << 62) -> bool:
+        """Whether the user had been erased on request by then; `before`: the id of an entry."""
+        return any(
+            entry.id < before
+            and (entry.content["act"], entry.content["reason"]) == ("erased", "requested")
+            and self.user_of_hash.get(entry.content["user_hash"]) == user_id
+            for entry in self.entries("receipts")
+        )
+
 
 def actor_name(actor: str) -> str:
     """The process of an actor: `h1/a#7` is `a`, `h1/w1#9:msg_3` is `w1`."""

@@ -11,7 +11,7 @@ FROM {schema}.{table} AS usersync_row
 GROUP BY usersync_row.{user_id}
 
 -- observe(run_id, schema_name, pattern, has_profile, profile_place, retains)
--- `retains`: rows of the buried stay by policy, and are no drift.
+-- `retains`: rows of the buried stay by policy, and are no drift; but for what came back of who was erased on request.
 WITH owned AS MATERIALIZED ({parts}),
 owners AS (
     SELECT user_id, coalesce(sum(rows) FILTER (WHERE place = $5), 0) AS profile_rows
@@ -50,6 +50,10 @@ adrift AS (
             SELECT FROM usersync.buried AS s
             WHERE s.schema_name = $2
                 AND s.user_hash = sha256(t.salt || convert_to(t.instance_id || u.user_id, 'UTF8'))
+        ) AND NOT EXISTS (
+            SELECT FROM usersync.receipts AS r
+            WHERE r.schema_name = $2 AND r.act = 'erased' AND r.reason = 'requested'
+                AND r.user_hash = sha256(t.salt || convert_to(t.instance_id || u.user_id, 'UTF8'))
         ))
         UNION ALL
         SELECT 'duplicated', user_id FROM compared WHERE ours AND profile_rows > 1

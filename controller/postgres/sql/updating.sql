@@ -98,9 +98,12 @@ ON CONFLICT (schema_name, user_id) DO UPDATE SET updated_at = excluded.updated_a
 WHERE v.updated_at < excluded.updated_at;
 
 -- forget_strangers(run_id, schema_name)
+-- Not of who has a row still: it may hold more than somebody was told by Clerk who has not written it yet.
 DELETE FROM usersync.versions AS v
 WHERE v.schema_name = $2 AND NOT EXISTS (
     SELECT FROM usersync.listed AS l WHERE l.run_id = $1 AND l.user_id = v.user_id
+) AND NOT EXISTS (
+    SELECT FROM {schema}.{table} AS usersync_row WHERE usersync_row.{user_id}::text COLLATE "C" = v.user_id
 );
 
 -- forget_listed_values_user(schema_name, user_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -318,6 +318,21 @@ async def test_the_version_of_a_user_who_is_not_listed_is_forgotten_as_the_run_e
             # an empty listing is no reason to forget anybody
             left = [row["user_id"] for row in await fetch(database_url, "SELECT user_id FROM usersync.versions")]
             assert sorted(left) == ([A] if listed else [A, B])
+
+
+async def test_an_answer_of_clerk_that_a_run_has_outlasted_is_not_written_over_a_later_event(database_url: str) -> None:
+    async with mapping(database_url, "ADD a text", a="username") as database:
+        await tell(database, Profile(A, T1, ("first",)))
+        assert await tell(database, Profile(A, T1, ("other",)), "msg_2") is Absorbed.DOUBTED
+        (stalled,) = await database.take_claims(1, timedelta(seconds=30))
+        assert await tell(database, Profile(A, T2, ("later",)), "msg_3") is Absorbed.UPDATED
+        async with database.begin_run(label()) as run:
+            # he signed up after the listing had passed by
+            await observe(run, Profile(B, T1, ("x",)))
+            drift = await run.observe()
+            await run.finish(Outcome(run.id, drift, drift, Plan(), Changes()))
+        assert not await database.settle_by_update(stalled, Profile(A, T1, ("other",)))
+    assert await values(database_url, "a") == [("later",)]
 
 
 async def test_a_value_of_an_event_that_does_not_fit_is_said_in_the_log(database_url: str) -> None:

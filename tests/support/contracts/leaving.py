@@ -10,7 +10,7 @@ from controller.core.absorbing import SECOND_SWEEP_DELAY, ClaimKind, Delivery
 from controller.core.leaving import FOR_GOOD, OWN_REQUEST
 from controller.core.outcomes import Removal
 from controller.core.removals import RemovalTerms
-from controller.core.targets import Deletion, Limits
+from controller.core.targets import Deletion, DeletionPolicy, Limits, Policy
 from tests.support.contracts.store import (
     DATA,
     DELETION,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from controller.core.users import UserId
     from tests.support.contracts.store import Premises
 
+RETAIN = Deletion(DeletionPolicy.RETAIN)
+RETAINING = RemovalTerms.of(RETAIN, permitted=None)
 STRICT = Deletion(limits=Limits(users=1, percent=100))
 
 
@@ -189,6 +191,32 @@ class LeavingContract:
         assert not await premises.inbox.lift_request(claim)
         await premises.let_pass(LEASE)
         assert claim in await premises.inbox.take_claims(10, LEASE)
+
+    async def test_under_retain_a_run_erases_what_was_written_of_him_since_and_keeps_what_is_of_others(
+        self, premises: Premises
+    ) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        await left(premises)
+        await premises.add_row(DATA, A)
+        async with premises.store.begin_run(replace(LABEL, policy=Policy(deletion=RETAIN))) as run:
+            await observe(run, C)
+            drift = await run.observe()
+            assert (drift.orphaned, drift.retained) == (2, 0)
+            done = await run.remove_users([proof(premises, A), proof(premises, B)], RETAINING)
+            assert done == Removal(users=2, rows=1)
+            drift = await run.observe()
+        assert (drift.orphaned, drift.retained) == (0, 1)
+        assert await users(premises, DATA) == [B]
+
+    async def test_under_retain_an_event_erases_what_was_written_of_him_since(self, premises: Premises) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A)
+        await left(premises)
+        await premises.add_row(DATA, A)
+        event = await announced(premises)
+        assert await premises.inbox.settle_by_removal(event, proof(premises, A), RETAIN) == Removal(users=1, rows=1)
+        assert await users(premises, DATA) == []
 
 
 class LargeLeavingContract:

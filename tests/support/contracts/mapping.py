@@ -114,7 +114,8 @@ class MappedInboxContract:
         claim = await take_one(premises)
         assert not await premises.inbox.settle_by_update(claim, Profile(A, T1, OLD), inserts=False)
         assert await premises.values(A) == []
-        assert await premises.inbox.settle_by_update(claim, Profile(A, T1, OLD))
+        assert await events.tell(Profile(A, T1, OLD), inserts=False) is Absorbed.DOUBTED
+        assert await premises.inbox.settle_by_update(await take_one(premises), Profile(A, T1, OLD))
         assert await premises.values(A) == [OLD]
 
     async def test_a_message_has_its_effect_once(self, premises: MappedPremises, events: Events) -> None:
@@ -203,6 +204,17 @@ class MappedInboxContract:
         assert await premises.inbox.next_claim_due() == timedelta()
         await premises.inbox.settle_by_update(again, Profile(A, T1, NEW))
         assert await premises.inbox.next_claim_due() is None
+
+    async def test_an_answer_to_a_claim_that_another_worker_has_ended_since_is_not_written(
+        self, premises: MappedPremises, events: Events
+    ) -> None:
+        await events.tell(Profile(A, T1, OLD))
+        await events.tell(Profile(A, T1, NOTHING))
+        stalled = await take_one(premises)
+        await events.tell(Profile(A, T1, NEW))
+        assert await premises.inbox.settle_by_update(await take_one(premises), Profile(A, T1, NEW))
+        assert not await premises.inbox.settle_by_update(stalled, Profile(A, T1, NOTHING))
+        assert await premises.values(A) == [NEW]
 
     async def test_a_buried_user_gets_neither_row_nor_values(self, premises: MappedPremises, events: Events) -> None:
         await events.tell(Profile(A, T1, OLD))

@@ -176,7 +176,7 @@ class FakeStore:
                 left += 1
             else:
                 going.append(proof.user_id)
-        retained = self.tombstones if terms.policy is DeletionPolicy.RETAIN else set()
+        retained = self.tombstones - self.asked() if terms.policy is DeletionPolicy.RETAIN else set()
         counted = self.counted(terms.window) | (set(going) & self.users() - retained)
         if terms.permitted is not None and len(counted) > terms.permitted:
             return Removal(users_left=left + len(going), limit_reached=True)
@@ -241,7 +241,13 @@ class FakeStore:
         since = self.clock.now() - window
         return {receipt.user_id for receipt in self.receipts if receipt.counted and receipt.issued_at > since}
 
+    def asked(self) -> set[UserId]:
+        """Return the users who are gone on their own request."""
+        return {each.user_id for each in self.receipts if each.requested_by == OWN_REQUEST} & self.tombstones
+
     def _remove_one(self, user_id: UserId, terms: RemovalTerms, requested_by: str = "") -> int:
+        if terms.policy is DeletionPolicy.RETAIN and user_id in self.asked():
+            terms = replace(terms, policy=DeletionPolicy.ERASE)
         retains = terms.policy is DeletionPolicy.RETAIN
         if retains and user_id in self.tombstones:
             self._end_claims(user_id)
@@ -462,8 +468,9 @@ class FakeStore:
         return self.insert_profile(claim.user_id)
 
     async def settle_by_update(self, claim: Claim, profile: Profile, *, inserts: bool = True) -> bool:
-        if claim.id in self.claims:
-            self._end_unless_renewed(claim)
+        if claim.id not in self.claims:
+            return False
+        self._end_unless_renewed(claim)
         if claim.user_id in self.tombstones:
             return False
         return self.keep_in_step(profile, confirmed=True, inserts=inserts) in {Absorbed.CREATED, Absorbed.UPDATED}
@@ -578,7 +585,7 @@ class FakeRun:
     def _orphaned(self) -> set[UserId]:
         orphaned = self.store.users() - self.listed
         retains = self.label.policy.deletion.policy is DeletionPolicy.RETAIN
-        return orphaned - self.store.tombstones if retains else orphaned
+        return orphaned - (self.store.tombstones - self.store.asked()) if retains else orphaned
 
     async def missing(self) -> AsyncGenerator[Sequence[UserId], None]:
         for batch in self._batches(self._missing()):

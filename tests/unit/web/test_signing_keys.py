@@ -11,7 +11,7 @@ import pytest
 from controller.core.targets import AccountDeletion
 from controller.errors import ClerkUnavailable
 from controller.web.refusals import RefusalKind, Refused
-from controller.web.signing_keys import KeyRhythm, SigningKeys
+from controller.web.signing_keys import STRANGERS_AT_ONCE, KeyRhythm, SigningKeys
 from tests.support.fakes.clock import run_skipping
 from tests.support.fakes.directory import INSTANCE, FakeDirectory, user
 from tests.support.sessions import ORIGIN, OTHER_INSTANCE, keys_of, sessions, token
@@ -136,14 +136,39 @@ def test_without_any_key_nobody_can_tell_and_clerk_is_asked_again_after_five_sec
     run_skipping(story())
 
 
-def test_a_clerk_that_hangs_is_not_waited_for_longer_than_a_request_can() -> None:
-    class Hanging(FakeDirectory):
-        async def signing_keys(self) -> Sequence[SigningKey]:
-            await asyncio.sleep(3600)
-            return ()
+class Hanging(FakeDirectory):
+    """Answers a first time, and then no more."""
 
+    async def signing_keys(self) -> Sequence[SigningKey]:
+        if self.calls["signing_keys"]:
+            await asyncio.sleep(3600)
+        return await super().signing_keys()
+
+
+@pytest.mark.parametrize("known_for", [RHYTHM.refetch, RHYTHM.refresh])
+def test_while_clerk_hangs_few_forged_tokens_wait_and_the_others_are_asked_to_come_back(known_for: timedelta) -> None:
     async def story() -> None:
-        keys = SigningKeys(Hanging(), INSTANCE.id)
+        keys = SigningKeys(Hanging(keys=keys_of(sessions())), INSTANCE.id)
+        await keys.read(token(USER), TERMS)
+        await wait(known_for)
+        waiting = {asyncio.create_task(keys.read(FORGED, TERMS)) for _ in range(STRANGERS_AT_ONCE + 20)}
+        turned_away, left = await asyncio.wait(waiting, timeout=1)
+        assert len(left) == STRANGERS_AT_ONCE
+        for tasks, kind in ((turned_away, RefusalKind.BUSY), (left, RefusalKind.SIGNATURE)):
+            for refused in await asyncio.gather(*tasks, return_exceptions=True):
+                assert isinstance(refused, Refused)
+                assert refused.kind is kind
+        # the places are free again
+        await keys.read(token(USER), TERMS)
+
+    run_skipping(story())
+
+
+def test_a_clerk_that_hangs_is_not_waited_for_longer_than_a_request_can() -> None:
+    async def story() -> None:
+        directory = Hanging()
+        directory.calls["signing_keys"] = 1
+        keys = SigningKeys(directory, INSTANCE.id)
         began = asyncio.get_running_loop().time()
         with pytest.raises(ClerkUnavailable):
             await keys.read(token(USER), TERMS)
