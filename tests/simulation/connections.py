@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -256,13 +256,20 @@ class SimulatedConnection:
                 await asyncio.wait({work})
             flight = turns.begin(real.get_server_pid(), float("inf"))
             try:
-                # Without a transaction this is a warning of the server, and no harm.
-                await real.execute("ROLLBACK")
+                await _roll_back(real)
             finally:
                 turns.end(flight)
             free.append(real)
 
         self.pool.evidence.chores.add(turns.loop.create_task(roll_back()))
+
+
+async def _roll_back(real: Any) -> None:
+    for _ in range(2):
+        # A cancellation meant for the statement before may come late; without a transaction this is only a warning.
+        with suppress(asyncpg.QueryCanceledError):
+            await real.execute("ROLLBACK")
+            return
 
 
 def _land(turns: Turns, flight: Flight, done: asyncio.Future[Any]) -> None:
