@@ -6,7 +6,7 @@ Decides what is malformed; never what an event asks for, which is `core.absorbin
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 DESCRIBING = frozenset({"user.created", "user.updated"})
 """Types whose data is a whole user."""
 
+ID_CHARACTERS_MAX = 255
+"""Clerk's ids have 32; what is much longer can be in no index of the database, and would be an error there."""
+
+TYPE_CHARACTERS_MAX = 100
+"""Clerk's longest is a third of it; the type stands in the log, where whoever holds the secret could write a megabyte."""
+
 
 class _Envelope(msgspec.Struct):
     """Clerk's description of its webhooks promises all four; `data` differs by type.
@@ -30,7 +36,7 @@ class _Envelope(msgspec.Struct):
     Of any type is what decides no more than whether Clerk is asked: an odd one is no reason to lose the event.
     """
 
-    type: str
+    type: Annotated[str, msgspec.Meta(max_length=TYPE_CHARACTERS_MAX)]
     instance_id: str
     data: msgspec.Raw = msgspec.Raw(b"null")
     timestamp: Any = None
@@ -63,7 +69,7 @@ def read_event(body: bytes, mapping: tuple[MappedColumn, ...] = ()) -> Event:
         message = "The body is not an event: a JSON object with type, instance_id and data."
         raise Refused(RefusalKind.MALFORMED_BODY, message) from error
     mapped = bool(mapping) and envelope.type in DESCRIBING
-    named = parse_user_id(user.id)
+    named = parse_user_id(user.id) if len(user.id or "") <= ID_CHARACTERS_MAX else None
     return Event(
         envelope.type,
         envelope.instance_id,

@@ -21,7 +21,7 @@ def test_type_instance_and_user_are_read() -> None:
     assert (event.type, event.instance_id, event.user_id) == ("user.created", "ins_1", "user_2abc")
 
 
-@pytest.mark.parametrize("user_id", [None, "", "system", "user_", "user_a b", "user_2abc\n"])
+@pytest.mark.parametrize("user_id", [None, "", "system", "user_", "user_a b", "user_2abc\n", "user_" + "a" * 300])
 def test_an_id_that_is_not_of_clerks_form_names_nobody(user_id: str | None) -> None:
     assert read_event(body(data={"id": user_id})).user_id is None
 
@@ -46,6 +46,7 @@ def test_data_of_another_type_is_not_looked_at(data: object) -> None:
         b"{",
         b"{}",
         b'{"type": "user.created"}',
+        b'{"type": "' + b"x" * 101 + b'", "instance_id": "ins_1", "data": {}}',
         b'{"type": 5, "instance_id": "ins_1", "data": {}}',
         b'{"type": "user.created", "instance_id": null, "data": {}}',
         b'{"type": "user.created", "instance_id": "ins_1"}',
