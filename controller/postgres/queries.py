@@ -36,6 +36,7 @@ FRAGMENTS: Final = frozenset(
         "alike",
         "differs",
         "assignments",
+        "refuted",
     }
 )
 """Placeholders for SQL that this package has put together from other queries and from quoted identifiers."""

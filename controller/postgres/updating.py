@@ -39,23 +39,32 @@ _CHANGING: Final = load("changing")
 # listed once for each user of the other side.
 PLANNER_SETTINGS: Final = "SET LOCAL enable_mergejoin = off; SET LOCAL enable_nestloop = off"
 OUTDATED: Final = ("outdated",)
+REFUTED: Final = _SQL["refuted"].sql()
 BEHIND: Final = ("outdated", "behind")
 
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """What is to be written of one user; `known`: the version noted of his row."""
+    """What is to be written of one user; `known`: the version noted of his row.
+
+    `refuted`: that is later than what is listed, and yet not of the time of the listing.
+    """
 
     user_id: UserId
     updated_at: int
     fields: tuple[str | None, ...]
     known: int | None = None
+    refuted: bool = False
 
     def is_settled(self, since: datetime) -> bool:
         """Whether it may be written as it was listed: everything of its millisecond had happened by then.
 
-        Also where the row is noted as of another version, or none: then the versions tell which is later.
+        Also where the row is noted as of another version, or none: then the versions tell which is later. Unless that
+        one is refuted.
         """
+        return not self.refuted and self._is_told_apart(since)
+
+    def _is_told_apart(self, since: datetime) -> bool:
         return self.updated_at != self.known or self.updated_at < (since - EPOCH) // timedelta(milliseconds=1)
 
 
@@ -95,6 +104,8 @@ class Writing:
         """
         if not owed:
             return set()
+        if refuted := [each.user_id for each in owed if each.refuted and each.known is None]:
+            await transaction.change(_SQL["forget_versions"], self.shape.schema, refuted)
         if self.sparing:
             updated: set[str] = {each.user_id for each in owed if await self._update_sparing(transaction, each)}
         else:
@@ -149,12 +160,15 @@ class Writing:
                 return None
             fields = tuple(self.columns.fields(confirmed))
             owed = replace(owed, updated_at=confirmed.updated_at, fields=fields)
+        if owed.refuted and owed.known is not None and owed.updated_at < owed.known:
+            # Listed and asked for by id, Clerk has never heard of the version that is noted.
+            return replace(owed, known=None)
         verdict = judge(owed.updated_at, owed.known, differs=True, confirmed=True)
         return owed if verdict is Verdict.WRITE else None
 
     def sql(self, query: str, **fragments: str) -> str:
         """Return a query for this table."""
-        return self.shape.sql(_SQL[query], differs=self.columns.differs, **fragments)
+        return self.shape.sql(_SQL[query], differs=self.columns.differs, refuted=REFUTED, **fragments)
 
     def may_spare(self, held: RowsHeld) -> bool:
         """Whether leaving mapped columns out can help against the refusal."""
@@ -249,8 +263,12 @@ async def owed_page(
 
 async def owed_among(transaction: Transaction, run_id: UUID, schema: str, user_ids: Sequence[UserId]) -> list[Owed]:
     """Return what is to be written of those of the users of whom something is, in byte order."""
-    rows = await transaction.rows(_SQL["owed_among"], run_id, schema, list(user_ids))
-    found = [Owed(row["user_id"], row["updated_at"], tuple(row["fields"]), row["known"]) for row in rows]
+    query = _SQL["owed_among"].sql(fragments={"refuted": REFUTED})
+    rows = await transaction.rows(query, run_id, schema, list(user_ids))
+    found = [
+        Owed(row["user_id"], row["updated_at"], tuple(row["fields"]), row["known"], bool(row["refuted"]))
+        for row in rows
+    ]
     return sorted(found, key=lambda each: each.user_id.encode())
 
 

@@ -19,8 +19,13 @@ JOIN usersync.drifted AS d ON d.run_id = m.run_id AND d.kind = 'missing' AND d.u
 WHERE m.run_id = $1
 ORDER BY m.user_id, m.updated_at DESC;
 
+-- refuted()
+-- Noted as of long before the listing, or of a time to come: should it be later than what is listed, Clerk never had it.
+v.updated_at NOT BETWEEN (extract(epoch FROM r.started_at) * 1000)::bigint - 600000
+    AND (extract(epoch FROM (SELECT usersync.clock())) * 1000)::bigint + 600000
+
 -- owe_others(run_id, schema_name)
--- Listed as of an earlier version than noted: an event was faster than the listing.
+-- Listed as of an earlier version than noted: an event was faster than the listing, or was none of Clerk's.
 INSERT INTO usersync.owed_values (run_id, user_id, kind, updated_at, fields)
 SELECT DISTINCT ON (c.user_id)
     $1, c.user_id, CASE WHEN c.differs THEN 'outdated' ELSE 'behind' END, c.updated_at, c.fields
@@ -28,8 +33,9 @@ FROM (
     SELECT m.user_id, m.updated_at, m.fields, v.updated_at AS known, {differs} AS differs
     FROM usersync.listed_values AS m
     JOIN {schema}.{table} AS usersync_row ON usersync_row.{user_id}::text COLLATE "C" = m.user_id
+    JOIN usersync.runs AS r ON r.id = m.run_id
     LEFT JOIN usersync.versions AS v ON v.schema_name = $2 AND v.user_id = m.user_id
-    WHERE m.run_id = $1 AND (v.updated_at IS NULL OR m.updated_at >= v.updated_at)
+    WHERE m.run_id = $1 AND (v.updated_at IS NULL OR m.updated_at >= v.updated_at OR {refuted})
 ) AS c
 JOIN usersync.target AS t ON t.schema_name = $2
 WHERE (c.differs OR c.updated_at > c.known) AND NOT EXISTS (
@@ -54,10 +60,10 @@ ORDER BY user_id
 LIMIT $4;
 
 -- owed_among(run_id, schema_name, user_ids)
-SELECT
-    o.user_id, o.updated_at, o.fields,
-    (SELECT v.updated_at FROM usersync.versions AS v WHERE v.schema_name = $2 AND v.user_id = o.user_id) AS known
+SELECT o.user_id, o.updated_at, o.fields, v.updated_at AS known, v.updated_at > o.updated_at AND {refuted} AS refuted
 FROM usersync.owed_values AS o
+JOIN usersync.runs AS r ON r.id = o.run_id
+LEFT JOIN usersync.versions AS v ON v.schema_name = $2 AND v.user_id = o.user_id
 WHERE o.run_id = $1 AND o.user_id = ANY($3::text[]);
 
 -- standing(schema_name, user_id, fields)
@@ -96,6 +102,9 @@ INSERT INTO usersync.versions AS v (schema_name, user_id, updated_at)
 SELECT $1, u.id, u.updated_at FROM unnest($2::text[], $3::bigint[]) AS u (id, updated_at)
 ON CONFLICT (schema_name, user_id) DO UPDATE SET updated_at = excluded.updated_at
 WHERE v.updated_at < excluded.updated_at;
+
+-- forget_versions(schema_name, user_ids)
+DELETE FROM usersync.versions WHERE schema_name = $1 AND user_id = ANY($2::text[]);
 
 -- forget_strangers(run_id, schema_name)
 -- Not of who has a row still: it may hold more than somebody was told by Clerk who has not written it yet.

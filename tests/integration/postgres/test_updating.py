@@ -335,6 +335,40 @@ async def test_an_answer_of_clerk_that_a_run_has_outlasted_is_not_written_over_a
     assert await values(database_url, "a") == [("later",)]
 
 
+@pytest.mark.parametrize("ahead", [timedelta(minutes=-30), timedelta(days=30_000)])
+async def test_a_version_that_clerk_has_never_heard_of_is_written_over_once_clerk_was_asked(
+    database_url: str, ahead: timedelta
+) -> None:
+    forged = int((datetime.now(UTC) + ahead).timestamp() * 1000)
+    async with mapping(database_url, "ADD a text", a="username") as database:
+        await tell(database, Profile(A, T1, ("true",)))
+        assert await tell(database, Profile(A, forged, ("forged",)), "msg_2") is Absorbed.UPDATED
+        async with database.begin_run(label()) as run:
+            assert await observe(run, Profile(A, T1, ("true",))) == 1
+            assert await run.doubtful([A], SINCE) == [A]
+            assert await run.update_profiles([A], (), SINCE) == Updating(0)
+            assert await run.update_profiles([A], [Profile(A, T1, ("true",))], SINCE) == Updating(1)
+            assert (await run.observe()).outdated == 0
+        assert await tell(database, Profile(A, T2, ("later",)), "msg_3") is Absorbed.UPDATED
+    assert await values(database_url, "a") == [("later",)]
+
+
+async def test_a_version_of_the_time_of_the_listing_is_believed_and_so_is_one_that_clerk_confirms(
+    database_url: str,
+) -> None:
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    async with mapping(database_url, "ADD a text", a="username") as database:
+        await tell(database, Profile(A, now, ("just now",)))
+        await tell(database, Profile(B, T2, ("second",)), "msg_2")
+        async with database.begin_run(label()) as run:
+            assert await observe(run, Profile(A, T1, ("old",)), Profile(B, T1, ("first",))) == 1
+            assert await run.doubtful([A, B], SINCE) == [B]
+            assert await run.update_profiles([A, B], [Profile(B, T2, ("second",))], SINCE) == Updating(0)
+            assert await run.update_profiles([A, B], [Profile(B, T3, ("third",))], SINCE) == Updating(1)
+        assert await tell(database, Profile(B, T2, ("second",)), "msg_3") is Absorbed.OLDER
+    assert (await values(database_url, "a"), await values(database_url, "a", B)) == ([("just now",)], [("third",)])
+
+
 async def test_a_value_of_an_event_that_does_not_fit_is_said_in_the_log(database_url: str) -> None:
     async with mapping(database_url, "ADD a integer", a="username") as database:
         with capture_logs() as logged:

@@ -292,7 +292,8 @@ class MappedRunContract:
         await events.tell(Profile(A, T1, OLD))
         async with premises.store.begin_run(LABEL) as run:
             assert await observe(run, Profile(A, T2, NOTHING)) == 1
-            await events.tell(Profile(A, T3, NEW))
+            # as it is: one of long ago would have been listed
+            await events.tell(Profile(A, int(datetime.now(UTC).timestamp() * 1000), NEW))
             assert await update(run) == Updating(0)
             assert (await run.observe()).outdated == 0
         assert await premises.values(A) == [NEW]
