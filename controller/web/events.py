@@ -27,7 +27,7 @@ ID_CHARACTERS_MAX = 255
 """Clerk's ids have 32; what is much longer can be in no index of the database, and would be an error there."""
 
 TYPE_CHARACTERS_MAX = 100
-"""Clerk's longest is a third of it; the type stands in the log, where whoever holds the secret could write a megabyte."""
+"""Clerk's longest is a third of it; it stands in the log, where whoever holds the secret could write a megabyte."""
 
 
 class _Envelope(msgspec.Struct):
