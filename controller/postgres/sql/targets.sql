@@ -138,7 +138,7 @@ WHERE k.contype = 'f' AND NOT EXISTS (
     JOIN family AS u ON u.member = upper.confrelid
     WHERE upper.oid = k.conparentid
 )
-ORDER BY child_schema, child, name, parent;
+ORDER BY child_schema, child, name, parent_schema, parent, child_oid, parent_oid;
 
 -- unlisted_tables(schema_name, tables, user_id_columns)
 SELECT DISTINCT c.relname::text AS name, a.attname::text AS user_id FROM pg_class AS c
