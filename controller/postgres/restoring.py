@@ -140,6 +140,8 @@ class Restoring:
         words = ["The archive has no rows of the user that could be put back."]
         if row["restored"]:
             words.append(f"{row['restored']} were put back before.")
+        if row["expired"]:
+            words.append(f"{row['expired']} are past their retention, and on their way out.")
         if row["duplicates"]:
             words.append(f"{row['duplicates']} are surplus profile rows: --duplicates puts them back.")
         return RequestRefused(" ".join(words))

@@ -127,6 +127,18 @@ async def test_what_was_put_back_stays_in_the_archive_and_is_not_put_back_twice(
     assert await fetch_value(whole, "SELECT count(restored_at) FROM usersync.archive") == 7
 
 
+async def test_what_is_past_its_retention_is_not_put_back_in_part(whole: str) -> None:
+    async with archived(whole) as removed:
+        await execute(
+            whole,
+            "UPDATE usersync.archive SET expires_at = now() - interval '1 second'",
+            "DELETE FROM usersync.archive WHERE id = (SELECT min(id) FROM usersync.archive WHERE table_name = 'tasks')",
+        )
+        with pytest.raises(RequestRefused, match="6 are past their retention"):
+            await removed.restore()
+    assert await rows_of(whole, USER) == NOTHING
+
+
 async def test_a_user_of_whom_nothing_was_removed_is_refused(whole: str) -> None:
     async with archived(whole) as removed:
         with pytest.raises(RequestRefused, match="archive has no rows"):
