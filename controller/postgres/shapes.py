@@ -184,6 +184,13 @@ def _shape(table: Table, schema: str, row: Any) -> Shape:
             "not in one transaction with the rest. Detach it (ALTER TABLE ... DETACH PARTITION, or NO INHERIT)."
         )
         raise TableUnsupported(message)
+    if row["wider_heir"] is not None:
+        message = (
+            f"{name} has an heir with columns of its own, {row['wider_heir']}: they would be lost with each row that "
+            f"is removed. Give {name} these columns too, or let the heir stand alone (ALTER TABLE ... NO INHERIT) and "
+            "list it in spec.tables."
+        )
+        raise TableUnsupported(message)
     if not row["readable"]:
         message = (
             f"Our role may not read {name}. Grant it: GRANT USAGE ON SCHEMA {quoted(schema)} TO ...; "
