@@ -113,9 +113,12 @@ SELECT b.tombstone_id, $3
 FROM usersync.buried AS b JOIN usersync.target AS t ON t.schema_name = b.schema_name
 WHERE b.schema_name = $1 AND b.user_hash = sha256(t.salt || convert_to(t.instance_id || $2::text, 'UTF8'));
 
--- end_claims(schema_name, user_id)
--- Those that would take his rows away again.
-DELETE FROM usersync.claims WHERE schema_name = $1 AND user_id = $2 AND kind IN ('deletion', 'holdback', 'second_sweep');
+-- end_claims(schema_name, user_id, lives)
+-- Those that would take his rows away again. Of whom Clerk knows no announced deletion is proved; and it may have been
+-- announced since Clerk was asked, so it stays, to be asked for.
+DELETE FROM usersync.claims
+WHERE schema_name = $1 AND user_id = $2
+    AND (kind = 'second_sweep' OR kind IN ('deletion', 'holdback') AND NOT $3::boolean);
 
 -- forget_suspect(schema_name, user_id)
 -- Should he be missing, his absence begins anew.

@@ -201,6 +201,14 @@ async def test_no_claim_of_before_takes_a_restored_user_away_again(whole: str) -
     assert [row["kind"] for row in await fetch(whole, "SELECT kind FROM usersync.claims")] == ["catch_up"]
 
 
+async def test_a_deletion_announced_while_a_living_user_is_put_back_is_still_to_be_looked_into(whole: str) -> None:
+    """Clerk was asked before, so he may have gone since; if he lives, Clerk's answer ends the claim."""
+    async with archived(whole) as removed:
+        await removed.database.record_claim(delivery("m1", "user.deleted"), USER, ClaimKind.DELETION)
+        await removed.restore(replace(TERMS, ends_removal=True))
+    assert [row["kind"] for row in await fetch(whole, "SELECT kind FROM usersync.claims")] == ["deletion"]
+
+
 async def test_a_second_sweep_that_was_under_way_does_not_take_a_restored_user_away(whole: str) -> None:
     clock = FakeClock()
     async with opened(whole, clock=clock) as database:
