@@ -211,7 +211,8 @@ class Sweeper:
                     await run.approve(approval)
                 terms = RemovalTerms.of(spec.deletion, change.permitted, approval)
                 removal, spared = await self._remove_users(run, change, terms)
-                if approval is not None:
+                # Where nobody could go, the very same set waits again, and would be approved in vain.
+                if approval is not None and (removal.users or removal.users_unfinished):
                     await run.use_up(approval)
                 return replace(
                     done,

@@ -6,7 +6,7 @@ Decides how a batch is carried out where somebody of it cannot go, has very many
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -91,7 +91,7 @@ class Clearing:
 
             async def remove(transaction: Transaction, removing: Removing = removing) -> Rows:
                 await lock_users(transaction, self.lock.schema, [proof.user_id for proof in proofs])
-                return await removing.remove(transaction, proofs)
+                return await (await self._renewed(transaction, removing)).remove(transaction, proofs)
 
             try:
                 gone = await self.lock.transact(remove, limits=LONG, attempts=attempts)
@@ -114,8 +114,12 @@ class Clearing:
             return Removal(len(gone), count_rows(gone), users_left=len(proofs) - len(gone))
 
     async def _begin(self, purging: Purging) -> Removal:
+        async def begin(transaction: Transaction) -> Removal:
+            removing = await self._renewed(transaction, purging.removing)
+            return await replace(purging, removing=removing).begin(transaction)
+
         try:
-            return await self.lock.transact(purging.begin, limits=LONG)
+            return await self.lock.transact(begin, limits=LONG)
         except ProofExpired:
             return Removal(users_left=1)
         except LimitReached:
@@ -136,6 +140,14 @@ class Clearing:
             self.lock.schema, self.shapes, self.clock, terms, ORPHANED, requested_by, self.lock.run_id, by_place,
             self.bounds,
         )  # fmt: skip
+
+    async def _renewed(self, transaction: Transaction, removing: Removing) -> Removing:
+        """Go by the tables as they are now: a run is long, and a migration may have come in between."""
+        shapes = await self.shapes.renewed(transaction)
+        if shapes != self.shapes:
+            # An index may be gone, and the places of a table are noted only where it had none.
+            self.shapes, self.places_noted_at = shapes, None
+        return replace(removing, shapes=shapes, by_place=removing.by_place and self.places_noted_at is not None)
 
     async def _note_places(self, user_ids: Sequence[UserId]) -> None:
         """Scan tables without an index once for the rows of all orphans, instead of once per batch."""

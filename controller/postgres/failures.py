@@ -42,8 +42,16 @@ REMEDIES: Final = {
     "53400": "Raise the limit that it names for our role",
 }
 """What a person can do, or should know, about some of them."""
-HELD_CLASSES: Final = frozenset({"09", "21", "22", "23", "27", "2F", "38", "39", "44", "P0"})
-"""Constraints, triggers, functions, casts: what one row can run into while others do not."""
+HELD_CLASSES: Final = frozenset({"09", "21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0"})
+"""Constraints, triggers, functions, casts, values too long: what one row can run into while others do not."""
+SERVER_CLASSES: Final = (
+    HELD_CLASSES
+    | UNAVAILABLE_CLASSES
+    | REFUSED_CLASSES
+    | {"00", "01", "02", "03", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "24", "25", "26", "2B", "2D", "34"}
+    | {"3B", "3F", "42", "72", "F0", "HV", "XX"}
+)
+"""Those that PostgreSQL raises by itself; any other, such as the PT403 of PostgREST, is of a trigger's own."""
 
 OTHER_HOST: Final = frozenset({62, 64})
 """X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL."""
@@ -135,7 +143,7 @@ def _of_server(error: asyncpg.PostgresError, where: str) -> UserSyncError:
             f"{where}: {RETRIED_STATES[state]}; other transactions hold what ours needs, and did so each time it was "
             "tried. Look for long ones in pg_stat_activity."
         )
-    if state in UNAVAILABLE_STATES or state[:2] in UNAVAILABLE_CLASSES:
+    if (state in UNAVAILABLE_STATES or state[:2] in UNAVAILABLE_CLASSES) and not _is_of_trigger(error, state):
         remedy = f" {REMEDIES[state]}." if state in REMEDIES else ""
         return DatabaseUnavailable(f"{where} cannot serve us at the moment: {said}.{remedy}")
     if "row-level security policy" in said and "would be affected" in said:
@@ -150,22 +158,36 @@ def _of_server(error: asyncpg.PostgresError, where: str) -> UserSyncError:
 
 def _of_statement(error: asyncpg.PostgresError, state: str, where: str) -> UserSyncError:
     said = _first_line(error)
+    if state[:2] in HELD_CLASSES or state == "0A000" or _is_of_trigger(error, state):
+        return _of_rows(error, state, where)
     if state == "42501":
         return DatabaseRefused(f"{where}: {said}. Grant our role what it lacks.")
     if state in {"42P01", "42703", "3F000", "42883"}:
         if "usersync" in said:
             return SchemaMissing(f"The schema usersync of {where} is missing or damaged ({said}). {MIGRATE_HINT}")
         return TableUnsupported(f"{where}: {said}. The tables have changed since they were inspected, or are not ours.")
-    if state[:2] in HELD_CLASSES or state == "0A000":
-        what = error.constraint_name or error.column_name or f"SQLSTATE {state}"
-        table = f" of table {error.table_name}" if error.table_name else ""
-        return RowsHeld(
-            f"{where} refuses a change of rows: {what}{table} (a constraint, or a trigger of the application).",
-            column=error.column_name if state == "23502" else None,
-            state=state,
-            constraint=error.constraint_name,
-        )
     return DatabaseRefused(f"{where} answers with an error: {said} (SQLSTATE {state}).")
+
+
+def _is_of_trigger(error: asyncpg.PostgresError, state: str) -> bool:
+    """Whether a function of the application has raised it, by a state of its own or one that it has borrowed.
+
+    What is raised inside of a function has a context. "Not permitted" and "not in the right state" are what triggers
+    say of one row; with these states the server means us, and all rows.
+    """
+    borrowed = state == "42501" or state[:2] == "55"
+    return state[:2] not in SERVER_CLASSES or (borrowed and error.context is not None)
+
+
+def _of_rows(error: asyncpg.PostgresError, state: str, where: str) -> RowsHeld:
+    what = error.constraint_name or error.column_name or f"SQLSTATE {state}"
+    table = f" of table {error.table_name}" if error.table_name else ""
+    return RowsHeld(
+        f"{where} refuses a change of rows: {what}{table} (a constraint, or a trigger of the application).",
+        column=error.column_name if state == "23502" else None,
+        state=state,
+        constraint=error.constraint_name,
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -28,7 +28,7 @@ from controller.postgres.failures import RowsHeld
 from controller.postgres.grouping import Grouping
 from controller.postgres.purging import Purging, any_unfinished
 from controller.postgres.queries import load
-from controller.postgres.receipting import LimitReached, chain, permitted_to_events
+from controller.postgres.receipting import RECENT, LimitReached, chain, permitted_to_events
 from controller.postgres.recording import Errand, Recording
 from controller.postgres.removing import (
     DELETED,
@@ -182,7 +182,7 @@ class PostgresInbox:
             log.warning("user_left", reason=str(held))
             log.debug("user_left", user_id=claim.user_id)
             return Removal(users_left=1)
-        await self.connections.transact(lambda transaction: chain(transaction, self.target.schema))
+        await self.connections.transact(lambda transaction: chain(transaction, self.target.schema, looks_back=RECENT))
         return removal
 
     async def _remove(self, claim: Claim, proof: Proof, deletion: Deletion) -> Removal:

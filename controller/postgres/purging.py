@@ -131,6 +131,7 @@ class Purging:
             json.dumps(rows),
         )  # fmt: skip
         await transaction.change(_SQL["add_claim"], schema, user, CLAIM_DELAY)
+        await removing.shapes.require_unchanged(transaction)
         return Removal(rows=sum(rows.values()), users_unfinished=1)
 
     async def _remove_profile(self, transaction: Transaction, begun_at: datetime) -> dict[str, int]:
@@ -174,6 +175,12 @@ class Purging:
             return Removal(rows=rows, users_left=1), held
 
     async def _step(self, transaction: Transaction) -> Step:
+        shapes = await self.removing.shapes.renewed(transaction)
+        step = await replace(self, removing=replace(self.removing, shapes=shapes)).step(transaction)
+        await shapes.require_unchanged(transaction)
+        return step
+
+    async def step(self, transaction: Transaction) -> Step:
         """Remove one batch; the last time, end it all."""
         await lock_users(transaction, self.removing.schema, [self.proof.user_id])
         standing = await self._standing(transaction)

@@ -30,6 +30,8 @@ _SQL: Final = load("receipts")
 FIRST_LINK: Final = bytes(32)
 """What stands for the hash before the first receipt."""
 LINKS_AT_ONCE: Final = 1000
+RECENT: Final = 1000
+"""How far an event looks back for receipts without a link; runs look through all."""
 
 
 class LimitReached(Exception):
@@ -106,13 +108,18 @@ async def note_users(transaction: Transaction, schema: str, users: int) -> None:
     await transaction.change(_SQL["note_users"], schema, users)
 
 
-async def chain(transaction: Transaction, schema: str) -> None:
-    """Add a link for each receipt that has none, in the order in which they are found."""
+async def chain(transaction: Transaction, schema: str, *, looks_back: int | None = None) -> None:
+    """Add a link for each receipt that has none, in the order in which they are found.
+
+    `looks_back`: only so far behind the newest that has one, as to look through all takes longer with each receipt;
+    one whose transaction took so long to commit is left to whoever looks through all.
+    """
     await transaction.rows(_SQL["lock_chain"], schema)
     head = await transaction.row(_SQL["chain_head"], schema)
     position, link = (head["position"], head["hash"]) if head else (0, FIRST_LINK)
+    behind = 0 if looks_back is None else await transaction.value(_SQL["newest_linked"]) - looks_back
     query = _SQL["unchained"].sql(fragments={"content": _SQL["receipt_content"].sql()})
-    while rows := await transaction.rows(query, schema, LINKS_AT_ONCE):
+    while rows := await transaction.rows(query, schema, LINKS_AT_ONCE, behind):
         links = []
         for row in rows:
             position, link = position + 1, next_link(link, row["content"])

@@ -36,6 +36,7 @@ async def reduce_duplicates(
 
     Raises:
         RowsHeld: the database keeps some row, or one came after the look.
+        TablesChanged: begin again, with a new description.
     """
     profile = shapes.profile
     if profile is None:
@@ -59,6 +60,7 @@ async def reduce_duplicates(
     if keys and removed > sum(surplus.get(user, 0) for user in going):
         message = f"A row came to {profile.schema}.{profile.name} while surplus ones were removed."
         raise RowsHeld(message)
+    await shapes.require_unchanged(transaction)
     return removed, left
 
 

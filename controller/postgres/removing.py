@@ -108,6 +108,7 @@ class Removing:
             UsersLarge: some of them have too many rows for one transaction.
             RowsTooMany: all of them together have.
             LimitReached: these users would pass the limits.
+            TablesChanged: begin again, with a new description.
             RowsHeld: the database keeps some row of some of these users, or a DELETE would reach further than theirs.
         """
         holding = await self.holding(transaction, proofs)
@@ -136,6 +137,8 @@ class Removing:
             if changed:
                 await issue(transaction, self.schema, changed, occasion, self.terms)
         await transaction.change(_INBOX["end_claims_of"], self.schema, users, self.reason == REQUESTED)
+        if not retains:
+            await self.shapes.require_unchanged(transaction)
         return rows
 
     async def _note_kept_rows(self, transaction: Transaction, rows: Rows) -> None:

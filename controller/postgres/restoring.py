@@ -87,7 +87,8 @@ class Restoring:
             await self._put_back(await self._fit(portion, shape))
         await self._check_references()
         lifted = await transaction.change(_SQL["lift_tombstones"], schema, self.user_id, self.terms.requested_by)
-        for query in ("end_claims", *RETRACED):
+        await transaction.change(_SQL["end_claims"], schema, self.user_id, self.terms.ends_removal)
+        for query in RETRACED:
             await transaction.change(_SQL[query], schema, self.user_id)
         occasion = Occasion(RESTORED, REQUESTED, self.terms.requested_by)
         await issue(transaction, schema, {self.user_id: dict(self.rows)}, occasion, own_request())
@@ -140,6 +141,8 @@ class Restoring:
         words = ["The archive has no rows of the user that could be put back."]
         if row["restored"]:
             words.append(f"{row['restored']} were put back before.")
+        if row["expired"]:
+            words.append(f"{row['expired']} are past their retention, and on their way out.")
         if row["duplicates"]:
             words.append(f"{row['duplicates']} are surplus profile rows: --duplicates puts them back.")
         return RequestRefused(" ".join(words))

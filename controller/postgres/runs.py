@@ -343,7 +343,8 @@ class PostgresRun:
             async def reduce(transaction: Transaction) -> tuple[int, Mapping[Reference, set[str]]]:
                 await lock_users(transaction, self.target.schema, batch)
                 retention = self.label.policy.deletion.retention
-                return await reduce_duplicates(transaction, self.shapes, batch, self.lock.run_id, retention)
+                shapes = await self.shapes.renewed(transaction)
+                return await reduce_duplicates(transaction, shapes, batch, self.lock.run_id, retention)
 
             rows, left = await self.lock.transact(reduce, attempts=attempts)
             for key, users in left.items():

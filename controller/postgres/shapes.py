@@ -1,8 +1,8 @@
 """The listed tables as the catalogue of the server describes them.
 
 Decides which form of a statement a table permits (an index on the user id, a unique one, rows that can be
-found by their place) and in which order tables are emptied. Read afresh for each run and each event. Used by
-the other modules of this package.
+found by their place) and in which order tables are emptied. Read afresh for each transaction that removes rows, and
+compared before it commits. Used by the other modules of this package.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from controller.core.targets import Role, Table
 from controller.errors import DatabaseRefused, RoleSeesNotAll, TablesMissing, TableUnsupported
+from controller.postgres.failures import ContendedTransaction
 from controller.postgres.queries import literal, load, quoted
 from controller.postgres.references import Ordering, References, read_references
 
@@ -27,6 +28,10 @@ _TABLE_KINDS: Final = frozenset({"r", "p"})
 NAMED_AT_MOST: Final = 10
 """Tables named in one sentence."""
 _OTHER_KINDS: Final = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence"}
+
+
+class TablesChanged(ContendedTransaction):
+    """A migration of the application came in between; the transaction rolls back and begins again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ class Shape:
 class Shapes:
     """The tables of a target that are there, in the order of the spec, and the foreign keys that point at them."""
 
+    target: Target
     tables: tuple[Shape, ...]
     missing_tables: tuple[str, ...]
     references: References
@@ -98,6 +104,35 @@ class Shapes:
     def of(self, oid: int) -> Shape:
         """Return the listed table of that oid."""
         return next(shape for shape in self.tables if shape.oid == oid)
+
+    async def renewed(self, transaction: Transaction) -> Shapes:
+        """Describe the tables anew, for a transaction that is to remove rows.
+
+        Raises:
+            TableUnsupported: one came or went since, so that some rows of a user would stay.
+        """
+        shapes = await describe(transaction, self.target)
+        changed = sorted({*shapes.missing_tables} ^ {*self.missing_tables})
+        if changed:
+            message = (
+                f"{', '.join(changed[:NAMED_AT_MOST])} of schema {self.target.schema} came or went while users were "
+                "removed. No more of them are; the next run goes on."
+            )
+            raise TableUnsupported(message)
+        return shapes
+
+    async def require_unchanged(self, transaction: Transaction) -> None:
+        """Make sure that the tables still are what they were described as; called behind the last DELETE.
+
+        A column that was added since is not in the archive, and a foreign key that was may have taken rows along.
+        From its DELETE on a table is locked against both, so what is not seen here comes after our commit.
+
+        Raises:
+            TablesChanged: begin again, with a new description.
+        """
+        if await describe(transaction, self.target) != self:
+            message = f"Tables of schema {self.target.schema} were changed while rows of them were removed."
+            raise TablesChanged(message)
 
 
 async def describe(transaction: Transaction, target: Target) -> Shapes:
@@ -126,7 +161,7 @@ async def describe(transaction: Transaction, target: Target) -> Shapes:
     # Data before profile where nothing else is said: that is how applications refer.
     listed = sorted(shapes, key=lambda shape: shape.table.role is Role.PROFILE)
     missing = tuple(table.name for table in target.tables if table.name not in described)
-    return Shapes(shapes, missing, references, references.order([shape.oid for shape in listed]))
+    return Shapes(target, shapes, missing, references, references.order([shape.oid for shape in listed]))
 
 
 def _none_there(target: Target) -> TablesMissing:
@@ -147,6 +182,13 @@ def _shape(table: Table, schema: str, row: Any) -> Shape:
         message = (
             f"{name} has a part on another server, the foreign table {row['foreign_part']}: what is removed there is "
             "not in one transaction with the rest. Detach it (ALTER TABLE ... DETACH PARTITION, or NO INHERIT)."
+        )
+        raise TableUnsupported(message)
+    if row["wider_heir"] is not None:
+        message = (
+            f"{name} has an heir with columns of its own, {row['wider_heir']}: they would be lost with each row that "
+            f"is removed. Give {name} these columns too, or let the heir stand alone (ALTER TABLE ... NO INHERIT) and "
+            "list it in spec.tables."
         )
         raise TableUnsupported(message)
     if not row["readable"]:

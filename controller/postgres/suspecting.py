@@ -79,9 +79,10 @@ async def count(transaction: Transaction, run_id: UUID, schema: str, terms: Term
 async def hold(transaction: Transaction, run_id: UUID, schema: str, digest: SetDigest) -> HeldSet:
     """Store the due as a set under its digest, each user with the number of the first set that had him."""
     number = await transaction.value(_SQL["next_set_number"], schema)
-    joined = await transaction.change(_SQL["add_held_users"], run_id, schema, number)
+    await transaction.change(_SQL["add_held_users"], run_id, schema, number)
+    await transaction.change(_SQL["keep_apart"], run_id, schema, number)
     named = digest.hexdigest()
-    row = await transaction.row(_SQL["hold_set"], schema, named, digest.header, number, digest.users, joined > 0)
+    row = await transaction.row(_SQL["hold_set"], schema, named, digest.header, number, digest.users)
     return HeldSet(named, digest.users, row["held_since"], row["seen_before"])
 
 

@@ -40,10 +40,15 @@ SELECT pg_advisory_xact_lock(hashtextextended('usersync.receipt_chain/' || $1::t
 -- chain_head(schema_name)
 SELECT position, hash FROM usersync.receipt_chain WHERE schema_name = $1 ORDER BY position DESC LIMIT 1;
 
--- unchained(schema_name, limit)
+-- newest_linked()
+SELECT coalesce(max(receipt_id), 0) FROM usersync.receipt_chain;
+
+-- unchained(schema_name, limit, behind)
 SELECT r.id, {content} AS content
 FROM usersync.receipts AS r
-WHERE r.schema_name = $1 AND NOT EXISTS (SELECT FROM usersync.receipt_chain AS c WHERE c.receipt_id = r.id)
+WHERE r.schema_name = $1 AND r.id > $3 AND NOT EXISTS (
+    SELECT FROM usersync.receipt_chain AS c WHERE c.receipt_id = r.id AND c.receipt_id > $3
+)
 ORDER BY r.id
 LIMIT $2;
 

@@ -2,7 +2,8 @@
 SELECT EXISTS (SELECT FROM usersync.unfinished WHERE schema_name = $1 AND user_id = $2);
 
 -- portions(schema_name, user_id, duplicates)
--- Rows of one removal from one table, with the columns that it had then: what is put back together.
+-- Rows of one removal from one table, with the columns that it had then: what is put back together. Past their
+-- retention some of them may be gone by now, so none of them is.
 SELECT
     a.table_name, a.layout_id, a.reason = 'duplicate' AS duplicate, a.removed_at, count(*) AS rows,
     min(a.id) AS first_id, max(a.id) AS last_id,
@@ -10,13 +11,15 @@ SELECT
 FROM usersync.archive AS a
 WHERE a.schema_name = $1 AND a.user_id = $2 AND a.restored_at IS NULL AND (a.reason <> 'duplicate' OR $3)
 GROUP BY 1, 2, 3, 4
+HAVING min(a.expires_at) > (SELECT usersync.clock())
 ORDER BY 3, 4, 6;
 
 -- left_in_archive(schema_name, user_id)
 -- What stays there without a request for it, for whoever finds nothing to be put back.
 SELECT
     count(*) FILTER (WHERE restored_at IS NOT NULL) AS restored,
-    count(*) FILTER (WHERE restored_at IS NULL AND reason = 'duplicate') AS duplicates
+    count(*) FILTER (WHERE restored_at IS NULL AND expires_at <= usersync.clock()) AS expired,
+    count(*) FILTER (WHERE restored_at IS NULL AND expires_at > usersync.clock() AND reason = 'duplicate') AS duplicates
 FROM usersync.archive WHERE schema_name = $1 AND user_id = $2;
 
 -- columns_now(oid)
@@ -110,9 +113,12 @@ SELECT b.tombstone_id, $3
 FROM usersync.buried AS b JOIN usersync.target AS t ON t.schema_name = b.schema_name
 WHERE b.schema_name = $1 AND b.user_hash = sha256(t.salt || convert_to(t.instance_id || $2::text, 'UTF8'));
 
--- end_claims(schema_name, user_id)
--- Those that would take his rows away again.
-DELETE FROM usersync.claims WHERE schema_name = $1 AND user_id = $2 AND kind IN ('deletion', 'holdback', 'second_sweep');
+-- end_claims(schema_name, user_id, lives)
+-- Those that would take his rows away again. Of whom Clerk knows no announced deletion is proved; and it may have been
+-- announced since Clerk was asked, so it stays, to be asked for.
+DELETE FROM usersync.claims
+WHERE schema_name = $1 AND user_id = $2
+    AND (kind = 'second_sweep' OR kind IN ('deletion', 'holdback') AND NOT $3::boolean);
 
 -- forget_suspect(schema_name, user_id)
 -- Should he be missing, his absence begins anew.

@@ -72,7 +72,8 @@ WHERE d.run_id = $1 AND d.kind = 'orphaned' AND (
 -- set_apart(run_id, schema_name, set_number)
 UPDATE usersync.drifted AS d SET kind = 'approved'
 FROM usersync.held_users AS h
-WHERE d.run_id = $1 AND d.kind = 'due' AND h.schema_name = $2 AND h.user_id = d.user_id AND h.set_number <= $3;
+WHERE d.run_id = $1 AND d.kind = 'due' AND h.schema_name = $2 AND h.user_id = d.user_id AND h.set_number <= $3
+    AND (h.apart_from IS NULL OR h.apart_from > $3);
 
 -- forget_held_users(run_id, schema_name)
 DELETE FROM usersync.held_users AS h
@@ -108,17 +109,24 @@ FROM usersync.approvals WHERE schema_name = $1 AND digest = $2;
 SELECT coalesce(max(set_number), 0) + 1 FROM usersync.approvals WHERE schema_name = $1;
 
 -- add_held_users(run_id, schema_name, set_number)
-INSERT INTO usersync.held_users (schema_name, user_id, set_number)
+-- Who was approved and is here all the same joins as a newcomer.
+INSERT INTO usersync.held_users AS h (schema_name, user_id, set_number)
 SELECT $2, user_id, $3 FROM usersync.drifted WHERE run_id = $1 AND kind = 'due'
-ON CONFLICT DO NOTHING;
+ON CONFLICT (schema_name, user_id) DO UPDATE SET set_number = excluded.set_number, apart_from = NULL
+WHERE h.apart_from IS NOT NULL;
 
--- hold_set(schema_name, digest, header, set_number, users, members_joined)
--- The very set may have been held before: it permits those who joined it again only from now on.
-INSERT INTO usersync.approvals AS a (schema_name, digest, header, set_number, users)
+-- keep_apart(run_id, schema_name, set_number)
+-- Who is approved by now is not of the set that is held back beside.
+UPDATE usersync.held_users AS h SET apart_from = $3
+FROM usersync.drifted AS d
+WHERE d.run_id = $1 AND d.kind = 'approved' AND h.schema_name = $2 AND h.user_id = d.user_id AND h.apart_from IS NULL;
+
+-- hold_set(schema_name, digest, header, set_number, users)
+-- The very set may have been held before: those who joined it again are of it from now on.
+INSERT INTO usersync.approvals (schema_name, digest, header, set_number, users)
 VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (schema_name, digest) DO UPDATE SET
-    last_held_at = usersync.clock(),
-    set_number = CASE WHEN $6::boolean THEN excluded.set_number ELSE a.set_number END
+    last_held_at = usersync.clock(), set_number = excluded.set_number
 RETURNING held_since, xmax <> 0 AS seen_before;
 
 -- approve(schema_name, digest, given_by)

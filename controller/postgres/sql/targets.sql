@@ -32,6 +32,19 @@ SELECT
         )
         SELECT min(p.relname::text) FROM family AS f JOIN pg_class AS p ON p.oid = f.member WHERE p.relkind = 'f'
     ) END AS foreign_part,
+    -- Columns of an heir alone are not seen through the table, and so not archived.
+    CASE WHEN c.relhassubclass THEN (
+        WITH RECURSIVE family (member) AS (
+            SELECT c.oid UNION SELECT i.inhrelid FROM family AS f JOIN pg_inherits AS i ON i.inhparent = f.member
+        )
+        SELECT min(f.member::regclass::text) FROM family AS f WHERE EXISTS (
+            SELECT FROM pg_attribute AS own
+            WHERE own.attrelid = f.member AND own.attnum > 0 AND NOT own.attisdropped AND NOT EXISTS (
+                SELECT FROM pg_attribute AS same
+                WHERE same.attrelid = c.oid AND same.attname = own.attname AND NOT same.attisdropped
+            )
+        )
+    ) END AS wider_heir,
     u.attnum IS NOT NULL AS has_user_id,
     format_type(u.atttypid, u.atttypmod) AS user_id_type,
     coalesce(nullif(t.typbasetype, 0), t.oid) IN ('text'::regtype, 'varchar'::regtype) AS holds_text,
@@ -138,7 +151,7 @@ WHERE k.contype = 'f' AND NOT EXISTS (
     JOIN family AS u ON u.member = upper.confrelid
     WHERE upper.oid = k.conparentid
 )
-ORDER BY child_schema, child, name, parent;
+ORDER BY child_schema, child, name, parent_schema, parent, child_oid, parent_oid;
 
 -- unlisted_tables(schema_name, tables, user_id_columns)
 SELECT DISTINCT c.relname::text AS name, a.attname::text AS user_id FROM pg_class AS c

@@ -286,3 +286,18 @@ async def test_a_partitioned_table_is_served(database_url: str) -> None:
         assert not any("moods_0" in warning for warning in (await database.inspect()).warnings)
         async with running(database, user_ids(1)) as run:
             assert (await run.observe()).orphaned == 3
+
+
+async def test_a_table_with_an_heir_that_has_columns_of_its_own_is_refused(database_url: str) -> None:
+    """A row of the heir would go without what only the heir knows of it."""
+    await execute(
+        database_url,
+        "CREATE TABLE alike () INHERITS (tasks)",
+        'CREATE TABLE "Apart" (extra text) INHERITS (alike)',
+    )
+    with pytest.raises(TableUnsupported, match=r'public\.tasks has an heir with columns of its own, "Apart"'):
+        async with opened(database_url):
+            pass
+    await execute(database_url, "ALTER TABLE tasks ADD COLUMN extra text")
+    async with opened(database_url):
+        pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from controller.core.absorbing import ClaimKind
 from controller.core.outcomes import Removal
@@ -73,6 +74,22 @@ async def test_a_user_whom_the_database_holds_is_left_whole_and_the_others_go(
     assert await fetch_value(empty_database_url, "SELECT count(*) FROM usersync.tombstones") == 19
     archived = await fetch_value(empty_database_url, "SELECT count(*) FROM usersync.archive WHERE user_id = $1", held)
     assert archived == 0
+
+
+@pytest.mark.parametrize("state", ["PT403", "45000", "42501", "54000", "55000"])
+async def test_a_trigger_may_raise_what_it_likes_of_one_user_and_the_others_go(database_url: str, state: str) -> None:
+    users = user_ids(4)
+    held = users[1]
+    body = f"RAISE EXCEPTION 'not %', OLD.user_id USING ERRCODE = '{state}';"
+    await seed_users(database_url, users)
+    await execute(database_url, *_trigger(f"IF OLD.user_id = '{held}' THEN {body} END IF; RETURN OLD;"))
+    with capture_logs() as logs:
+        async with opened(database_url) as database, running(database) as run:
+            assert await run.remove_users(proofs(users), TERMS) == Removal(users=3, rows=21, users_left=1)
+    assert await users_with_rows(database_url) == {held}
+    (reason,) = [entry["reason"] for entry in logs if entry["event"] == "user_left" and "reason" in entry]
+    assert state in reason
+    assert held not in reason
 
 
 async def test_a_claim_on_a_user_whom_the_database_holds_stays(database_url: str) -> None:

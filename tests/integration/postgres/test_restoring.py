@@ -127,6 +127,18 @@ async def test_what_was_put_back_stays_in_the_archive_and_is_not_put_back_twice(
     assert await fetch_value(whole, "SELECT count(restored_at) FROM usersync.archive") == 7
 
 
+async def test_what_is_past_its_retention_is_not_put_back_in_part(whole: str) -> None:
+    async with archived(whole) as removed:
+        await execute(
+            whole,
+            "UPDATE usersync.archive SET expires_at = now() - interval '1 second'",
+            "DELETE FROM usersync.archive WHERE id = (SELECT min(id) FROM usersync.archive WHERE table_name = 'tasks')",
+        )
+        with pytest.raises(RequestRefused, match="6 are past their retention"):
+            await removed.restore()
+    assert await rows_of(whole, USER) == NOTHING
+
+
 async def test_a_user_of_whom_nothing_was_removed_is_refused(whole: str) -> None:
     async with archived(whole) as removed:
         with pytest.raises(RequestRefused, match="archive has no rows"):
@@ -187,6 +199,14 @@ async def test_no_claim_of_before_takes_a_restored_user_away_again(whole: str) -
         )
         await removed.restore()
     assert [row["kind"] for row in await fetch(whole, "SELECT kind FROM usersync.claims")] == ["catch_up"]
+
+
+async def test_a_deletion_announced_while_a_living_user_is_put_back_is_still_to_be_looked_into(whole: str) -> None:
+    """Clerk was asked before, so he may have gone since; if he lives, Clerk's answer ends the claim."""
+    async with archived(whole) as removed:
+        await removed.database.record_claim(delivery("m1", "user.deleted"), USER, ClaimKind.DELETION)
+        await removed.restore(replace(TERMS, ends_removal=True))
+    assert [row["kind"] for row in await fetch(whole, "SELECT kind FROM usersync.claims")] == ["deletion"]
 
 
 async def test_a_second_sweep_that_was_under_way_does_not_take_a_restored_user_away(whole: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controller.core.receipts import Verified
+from controller.postgres.receipting import RECENT, chain
 from tests.support.databases import execute, fetch_value, seed_users, user_ids
 from tests.support.stores import erase, ids, opened, proofs
 
@@ -48,6 +49,24 @@ async def test_receipts_without_a_link_are_linked_first(chained: str) -> None:
     last = await head_of(chained, 5)
     await execute(chained, "DELETE FROM usersync.receipt_chain WHERE position > 3")
     assert await verify(chained) == Verified(5, last)
+
+
+async def test_an_event_looks_for_receipts_without_a_link_only_so_far_back(chained: str) -> None:
+    """To look through all takes longer with each receipt; that is left to the runs, and to whoever verifies."""
+    another = (
+        "INSERT INTO usersync.receipts OVERRIDING SYSTEM VALUE SELECT {0}, schema_name, instance_id, user_hash, act, "
+        "reason, requested_by, counted, approval, run_id, rows, issued_at FROM usersync.receipts WHERE id = 5"
+    )
+    await execute(chained, another.format(5 + RECENT))
+    assert (await verify(chained)).receipts == 6
+    await execute(chained, another.format(6 + RECENT), "DELETE FROM usersync.receipt_chain WHERE receipt_id = 5")
+    unlinked = "SELECT min(id) FROM usersync.receipts WHERE id NOT IN (SELECT receipt_id FROM usersync.receipt_chain)"
+    async with opened(chained) as database:
+        await database.connections.transact(lambda transaction: chain(transaction, "public", looks_back=RECENT))
+        assert await fetch_value(chained, unlinked) == 5
+        assert await fetch_value(chained, "SELECT max(receipt_id) FROM usersync.receipt_chain") == 6 + RECENT
+        await database.connections.transact(lambda transaction: chain(transaction, "public"))
+    assert await fetch_value(chained, unlinked) is None
 
 
 async def test_a_head_from_earlier_is_found_among_the_links(chained: str) -> None:

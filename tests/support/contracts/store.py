@@ -298,6 +298,45 @@ class StoreContract:
             assert await run.weigh(AT_ONCE, approval, HEADER) == (Suspects(due=1, approved=1), None)
             assert (await walk(run.approved()), await walk(run.due())) == ([B], [A])
 
+    async def test_an_approval_permits_nobody_of_another_set_beside_which_its_own_was_held_back(
+        self, premises: Premises
+    ) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B, C)
+        first = Approval((await hold(premises, B, C)).digest, "somebody")
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, C)
+            assert await run.weigh(AT_ONCE, first, HEADER) == (Suspects(due=1, approved=1), None)
+            digest = SetDigest(HEADER)
+            digest.add(await walk(run.due()))
+            beside = await run.hold(digest)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, C)
+            assert await run.weigh(AT_ONCE, Approval(beside.digest, "somebody"), HEADER) == (
+                Suspects(due=1, approved=1),
+                None,
+            )
+            assert (await walk(run.approved()), await walk(run.due())) == ([B], [A])
+            assert await run.weigh(AT_ONCE, first, HEADER) == (Suspects(due=1, approved=1), None)
+            assert (await walk(run.approved()), await walk(run.due())) == ([A], [B])
+        both = Approval((await hold(premises, C)).digest, "somebody")
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, C)
+            assert await run.weigh(AT_ONCE, both, HEADER) == (Suspects(approved=2), None)
+
+    async def test_a_set_held_again_though_nobody_joined_since_the_last_one_is_permitted_whole(
+        self, premises: Premises
+    ) -> None:
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B, C, D)
+        for listed in ((C, D), (B, C, D), (D,)):
+            await hold(premises, *listed)
+        again = await hold(premises, C, D)
+        async with premises.store.begin_run(LABEL) as run:
+            await observe(run, C, D)
+            suspects, refusal = await run.weigh(AT_ONCE, Approval(again.digest, "somebody"), HEADER)
+        assert (suspects, refusal) == (Suspects(approved=2), None)
+
     async def test_a_set_held_again_after_somebody_came_back_is_permitted_whole(self, premises: Premises) -> None:
         await premises.store.pin_instance(INSTANCE)
         await add_users(premises, A, B, C)

@@ -691,6 +691,21 @@ async def test_each_user_of_an_approved_set_is_proved_again() -> None:
     assert nothing_is_gone(world)
 
 
+async def test_an_approval_of_whom_nobody_could_be_removed_is_not_used_up() -> None:
+    world = World()
+    gone = world.gone(20)
+    digest = (await held_back(world)).digest
+    assert digest is not None
+    world.store.unremovable = set(gone)
+
+    await world.sweep(Action.CLEANUP, approval=Approval(digest, "a person"))
+    assert nothing_is_gone(world)
+    world.store.unremovable = set()
+
+    outcome = await world.sweep(Action.CLEANUP, approval=Approval(digest, "a person"))
+    assert outcome.changes.users_removed == 20
+
+
 async def test_a_wrong_digest_permits_nobody_and_says_so() -> None:
     world = World()
     world.gone(20)
