@@ -94,6 +94,7 @@ class Inspection:
     missing_tables: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     unlisted_cascades: tuple[str, ...] = ()
+    unnoted_links: tuple[str, ...] = ()
 
 
 class Store(Guarded, Protocol):

@@ -36,6 +36,12 @@ FRAGMENTS: Final = frozenset(
         "alike",
         "differs",
         "assignments",
+        "child_owner",
+        "held",
+        "key_names",
+        "key_texts",
+        "locating",
+        "unchanged",
     }
 )
 """Placeholders for SQL that this package has put together from other queries and from quoted identifiers."""
