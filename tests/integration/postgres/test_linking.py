@@ -506,6 +506,12 @@ async def test_under_another_policy_nothing_is_noted(liked: str, terms: RemovalT
     assert await fetch_value(liked, NOTED) == 0
 
 
+async def test_links_expire_with_the_archive(liked: str) -> None:
+    async with gone(liked):
+        kept = "(SELECT expires_at FROM usersync.archive UNION SELECT expires_at FROM usersync.links)"
+        assert await fetch_value(liked, f"SELECT count(*) FROM {kept} AS k") == 1
+
+
 async def test_an_archived_user_who_is_erased_later_is_forgotten_in_both_directions(url: str) -> None:
     """What referred to his rows goes, and that his row referred to somebody else's."""
     await execute(
