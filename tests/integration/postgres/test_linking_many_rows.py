@@ -11,16 +11,19 @@ import asyncpg
 import pytest
 
 from controller.core.outcomes import Removal
+from controller.core.proofs import MAX_AGE
 from controller.core.removals import RemovalTerms
 from controller.core.requests import Links, RestoreTerms
 from controller.core.targets import Deletion, Limits
-from tests.support.databases import connected, create_tables, execute, fetch, fetch_value, until
+from tests.support.databases import connected, create_tables, execute, fetch, fetch_value, rows_of, until
+from tests.support.fakes.clock import FakeClock
 from tests.support.purges import (
     BOUNDS,
     LARGE,
     LIVING,
     ROWS,
     SMALL,
+    WITHOUT_PROFILE,
     archived,
     begin,
     database_of,
@@ -164,6 +167,24 @@ async def test_a_row_inserted_between_the_look_and_the_delete_is_refused(url: st
         await going_on
         with pytest.raises(asyncpg.ForeignKeyViolationError):
             await inserting
+
+
+async def test_a_proof_that_expires_while_a_batch_is_waited_for_removes_nothing_more(indexed_url: str) -> None:
+    clock = FakeClock()
+    async with (
+        database_of(indexed_url, clock=clock) as database,
+        running(database, [SMALL]) as run,
+        connected(indexed_url) as application,
+    ):
+        await begin(run, TERMS)
+        async with application.transaction():
+            await application.execute("SELECT FROM tasks FOR KEY SHARE")
+            going_on = asyncio.create_task(run.go_on(proofs([LARGE], clock)[0], TERMS))
+            await until(indexed_url, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            clock.advance(MAX_AGE + timedelta(seconds=1))
+        assert await going_on == Removal(users_left=1)
+    assert await rows_of(indexed_url, LARGE) == WITHOUT_PROFILE
+    assert await fetch_value(indexed_url, NOTED) == 0
 
 
 async def test_erased_in_the_middle_nothing_of_what_was_noted_stays(indexed_url: str) -> None:
