@@ -21,12 +21,12 @@ from controller.cli.rendering import Output, print_document
 from controller.cli.running import run_to_end
 from controller.cli.session import Session, debug_option
 from controller.core import requests
-from controller.core.requests import Erased, Restored, RestoreTerms
+from controller.core.requests import Erased, Links, Restored, RestoreTerms
 from controller.ops.logs import LogFormat, configure
 from controller.runtime import open_archive
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from controller.cli.reports import Document
     from controller.core.users import UserId
@@ -104,6 +104,9 @@ def restore(  # noqa: PLR0913 - the options of the command
 ) -> Exit:
     """Put back all rows of USER that the archive has, in one transaction, and lift the tombstone.
 
+    Rows of others that referred to them by a key with ON DELETE SET NULL or SET DEFAULT refer to them again, unless
+    somebody has pointed them elsewhere.
+
     Only for a user whom Clerk knows, unless --force is given. What was put back stays in the archive until it
     expires, and is not put back twice.
     """
@@ -115,7 +118,8 @@ def restore(  # noqa: PLR0913 - the options of the command
     _show(_restored_document(resource, restored, terms), _restored_lines(restored, terms), Output(asked.output))
     for warning in _warnings(restored):
         click.echo(f"Warning: {warning}", err=True)
-    return Exit.DRIFT if dry_run or any(restored.skipped.values()) else Exit.DONE
+    skipped = any(restored.skipped.values()) or any(restored.links.skipped.values())
+    return Exit.DRIFT if dry_run or skipped else Exit.DONE
 
 
 async def _restore(resource: Resource, asked: About, terms: RestoreTerms, *, force: bool) -> Restored:
@@ -139,6 +143,11 @@ def _restored_document(resource: Resource, restored: Restored, terms: RestoreTer
         "restored": dict(restored.rows),
         "skipped": dict(restored.skipped),
         "leftInArchive": {table: list(columns) for table, columns in restored.left.items()},
+        "links": {
+            "restored": dict(restored.links.restored),
+            "left": dict(restored.links.left),
+            "skipped": dict(restored.links.skipped),
+        },
         "tombstoneLifted": restored.tombstone_lifted,
         "warnings": _warnings(restored),
     }
@@ -149,9 +158,20 @@ def _restored_lines(restored: Restored, terms: RestoreTerms) -> list[str]:
     lines = [f"{verb} {_rows(restored.rows)}."]
     if any(restored.skipped.values()):
         lines.append(f"Left in the archive, as rows of today stand in their way: {_rows(restored.skipped)}.")
+    lines += _links_lines(restored.links, terms)
     if restored.tombstone_lifted:
         lines.append("The tombstone would be lifted." if terms.dry_run else "The tombstone is lifted.")
     return lines
+
+
+def _links_lines(links: Links, terms: RestoreTerms) -> Iterator[str]:
+    if any(links.restored.values()):
+        verb = "Would link" if terms.dry_run else "Linked"
+        yield f"{verb} to them again, as they were before: {_rows(links.restored)}."
+    if any(links.left.values()):
+        yield f"Not linked again, as they are gone or linked otherwise by now: {_rows(links.left)}."
+    if any(links.skipped.values()):
+        yield f"Not linked again, as a constraint or a missing right stands in the way: {_rows(links.skipped)}."
 
 
 @click.command()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from controller.core.facts import Failed, ServerFacts
 from controller.core.findings import Finding, Severity, Unchecked, error, note, warning
 from controller.core.securing import SecurityReason, faults
-from controller.core.targets import Role, RowLevelSecurity
+from controller.core.targets import DeletionPolicy, Role, RowLevelSecurity
 from controller.core.users import CLERK_ID_PATTERN
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def of_tables(database: DatabaseFacts, spec: Spec) -> Iterator[Finding | Uncheck
                 yield from _of_table(table, role)
     yield from _of_unlisted(database, spec)
     yield from _of_cascades(database)
+    yield from _of_links(database, spec)
     yield from _of_foreign(database)
     yield from _of_policies(database.security, spec)
 
@@ -172,6 +173,20 @@ def _of_cascades(database: DatabaseFacts) -> Iterator[Finding | Unchecked]:
             sentence,
             "Nobody is removed while it is there, by runs and by events.",
             "List the table with the column of its users; if it has none, change the key to ON DELETE NO ACTION.",
+        )
+
+
+def _of_links(database: DatabaseFacts, spec: Spec) -> Iterator[Finding]:
+    # That they could not be looked for is said with the cascades; and where nothing is archived, nothing is restored.
+    if isinstance(database.unnoted, Failed) or spec.deletion.policy is not DeletionPolicy.ARCHIVE:
+        return
+    for sentence in database.unnoted:
+        yield warning(
+            "LinksNotNoted",
+            sentence,
+            "usersync restore brings a user's rows back, and not what referred to them there.",
+            "Give the table a primary key that stays as it is, and our role SELECT on it (and BYPASSRLS, where "
+            "row-level security hides rows).",
         )
 
 

@@ -151,7 +151,10 @@ class Population:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFacts:
-    """All of the database, each part by itself. `unlisted`: tables and their column of users."""
+    """All of the database, each part by itself. `unlisted`: tables and their column of users.
+
+    `unnoted`: sentences about foreign keys, looked for together with `cascades`.
+    """
 
     server: ServerFacts | Failed
     schema: SchemaFacts | Failed
@@ -160,6 +163,7 @@ class DatabaseFacts:
     cascades: tuple[str, ...] | Failed
     foreign: tuple[ForeignRows, ...] | Failed
     security: Security | Failed
+    unnoted: tuple[str, ...] | Failed = ()
 
 
 @dataclass(frozen=True, slots=True)

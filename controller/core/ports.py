@@ -88,12 +88,14 @@ class Inspection:
     """What is to be known of the target before a run; `warnings` are sentences for people.
 
     `unlisted_cascades`: sentences too, one for each foreign key that would delete rows of a table that is not
-    listed along with a user's; while there is one, nobody is removed.
+    listed along with a user's; while there is one, nobody is removed. `unnoted_links`: one for each key by which rows
+    that stay lose what refers to a removed user's, so that no restore brings it back.
     """
 
     missing_tables: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     unlisted_cascades: tuple[str, ...] = ()
+    unnoted_links: tuple[str, ...] = ()
 
 
 class Store(Guarded, Protocol):

@@ -44,6 +44,24 @@ class RestoreTerms:
     dry_run: bool = False
     ends_removal: bool = False
 
+    def wants(self, table: str) -> bool:
+        """Whether rows are to be put back that were removed from the table of that name."""
+        return not self.tables or table in self.tables or self.renamed.get(table) in self.tables
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """What became of references of rows that had stayed, counted by the table of these.
+
+    - `restored`: they refer again to what was put back.
+    - `left`: the row is gone or refers to something else by now, or there is nothing to refer to.
+    - `skipped`: a constraint of today, or a missing right, stands in the way.
+    """
+
+    restored: Mapping[str, int] = field(default_factory=dict)
+    left: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
 
 @dataclass(frozen=True, slots=True)
 class Restored:
@@ -53,6 +71,7 @@ class Restored:
     skipped: Mapping[str, int]
     left: Mapping[str, tuple[str, ...]]
     tombstone_lifted: bool
+    links: Links = field(default_factory=Links)
     warnings: tuple[str, ...] = ()
 
 

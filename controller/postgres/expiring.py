@@ -1,4 +1,4 @@
-"""What is past its time goes: archived rows, deliveries, audited runs, and second sweeps that nobody did.
+"""What is past its time goes: archived rows, noted links, deliveries, audited runs, second sweeps that nobody did.
 
 Decides how much of it at once: small batches, each in a transaction of its own, in a run under the fence, and no more
 of them in one run than `BATCHES`; the next run goes on. It never makes a run fail that has done its work. Used by
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _SQL: Final = load("expiring")
+_KEPT: Final = ("archive", "links", "deliveries")
+"""What is there without runs, too."""
 BATCH: Final = 1000
 BATCHES: Final = 100
 """For each kind: 100,000 rows a run are some seconds, and keep up with a million of rows and of webhooks a day."""
@@ -30,7 +32,7 @@ BATCHES: Final = 100
 async def purge(lock: RunLock) -> None:
     """Delete what has expired of this target; what is left, or cannot be deleted now, waits for the next run."""
     try:
-        for kind in ("archive", "deliveries", "runs", "second_sweeps"):
+        for kind in (*_KEPT, "runs", "second_sweeps"):
             await _purge(lock, _SQL[f"expire_{kind}"])
     except UserSyncError as error:
         log.warning("not_purged", run_id=str(lock.run_id), error=str(error))
@@ -46,11 +48,11 @@ async def _purge(lock: RunLock, query: Query) -> None:
 
 
 async def expire_some(transaction: Transaction, schema: str) -> bool:
-    """Delete one batch of archived rows and one of deliveries; whether there may be more.
+    """Delete one batch of archived rows, one of links and one of deliveries; whether there may be more.
 
     Beside another who is at it, nothing. Runs are left to runs.
     """
     if not await transaction.value(_SQL["may_expire"], schema):
         return False
-    gone = [await transaction.change(_SQL[f"expire_{kind}"], schema, BATCH) for kind in ("archive", "deliveries")]
+    gone = [await transaction.change(_SQL[f"expire_{kind}"], schema, BATCH) for kind in _KEPT]
     return BATCH in gone

@@ -47,7 +47,7 @@ async def inspect_target(transaction: Transaction, target: Target) -> Inspection
         *_of_cycle(shapes),
         *cascades[:NAMED_AT_MOST],
     )
-    return Inspection(shapes.missing_tables, warnings, cascades)
+    return Inspection(shapes.missing_tables, warnings, cascades, shapes.references.unnoted_links)
 
 
 def _of_missing(shapes: Shapes, target: Target) -> Iterator[str]:

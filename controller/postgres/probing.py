@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from controller.core.policies import Security
-    from controller.core.ports import Clock
+    from controller.core.ports import Clock, Inspection
     from controller.core.targets import Table, Target
     from controller.postgres.connections import Connections, Limits, Transaction
     from controller.settings import Access
@@ -51,16 +51,18 @@ class Probe:
         server = await self._try(self._server)
         if isinstance(server, Failed):
             unknown = Failed(server.why)
-            return DatabaseFacts(server, unknown, unknown, unknown, unknown, unknown, unknown)
+            return DatabaseFacts(server, unknown, unknown, unknown, unknown, unknown, unknown, unknown)
         tables = await self._try(self._tables)
+        inspection = await self._try(self._inspection)
         return DatabaseFacts(
             server,
             await self._try(self._schema),
             tables,
             await self._try(self._unlisted),
-            await self._try(self._cascades),
+            inspection if isinstance(inspection, Failed) else inspection.unlisted_cascades,
             await self._foreign(tables),
             await self._try(self._security),
+            inspection if isinstance(inspection, Failed) else inspection.unnoted_links,
         )
 
     async def _try(self, ask: Callable[[], Awaitable[T]]) -> T | Failed:
@@ -135,9 +137,8 @@ class Probe:
         )
         return tuple((row["name"], row["user_id"]) for row in rows)
 
-    async def _cascades(self) -> tuple[str, ...]:
-        inspection = await self._transact(lambda transaction: inspect_target(transaction, self.target))
-        return inspection.unlisted_cascades
+    async def _inspection(self) -> Inspection:
+        return await self._transact(lambda transaction: inspect_target(transaction, self.target))
 
     async def _foreign(self, tables: tuple[TableFacts, ...] | Failed) -> tuple[ForeignRows, ...] | Failed:
         if isinstance(tables, Failed):

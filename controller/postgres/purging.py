@@ -22,6 +22,7 @@ from controller.postgres.connections import LONG
 from controller.postgres.creating import buried, lock_users
 from controller.postgres.failures import ContendedTransaction, RowsHeld
 from controller.postgres.leaving import forget_traces
+from controller.postgres.linking import Linking, archive_places, erase_links_batch, linking, lock_batch
 from controller.postgres.queries import load
 from controller.postgres.receipting import Occasion, issue
 from controller.postgres.removing import ACTS, DELETED, REQUESTED, TEXT_FORM, ProofExpired, Removing, layout_of
@@ -238,6 +239,9 @@ class Purging:
         if standing.act == ERASED:
             query = "erase_batch"
         else:
+            links = linking(removing.shapes, shape, standing.begun_at, removing.terms.retention)
+            if links.keys:
+                return await self._remove_linked_batch(transaction, standing, links, after)
             query, layout = "archive_batch", await layout_of(transaction, shape)
             arguments = (
                 removing.schema, shape.name, *arguments, standing.reason, removing.run_id, layout, standing.begun_at,
@@ -245,6 +249,25 @@ class Purging:
             )  # fmt: skip
         row = await transaction.row(shape.sql(_SQL[query], **shape.content()), *arguments)
         return Batch(row["picked"], row["removed"], None if shape.indexed else row["last"])
+
+    async def _remove_linked_batch(
+        self, transaction: Transaction, standing: Standing, links: Linking, after: str | None
+    ) -> Batch:
+        """Lock the batch first, and note which rows that stay refer to it."""
+        removing, shape = self.removing, links.shape
+        batch = await lock_batch(transaction, shape, self._user, removing.bounds.batch, after)
+        if not batch.picked:
+            return Batch(0, 0)
+        noted = await links.note_batch(transaction, self._user, batch.place)
+        # The rows may have been waited for.
+        if not removing.holds(self.proof):
+            raise ProofExpired
+        removed = await archive_places(
+            transaction, shape, batch.place, removing.schema, shape.name, self._user, standing.reason,
+            removing.run_id, await layout_of(transaction, shape), standing.begun_at, removing.terms.retention,
+        )  # fmt: skip
+        await links.note_emptied(transaction, noted)
+        return Batch(batch.picked, removed, None if shape.indexed else batch.last)
 
     async def _remove_whole(
         self, transaction: Transaction, removing: Removing, shape: Shape, begun_at: datetime
@@ -270,10 +293,9 @@ class Purging:
         return referred_to or await transaction.value(_SQL["has_delete_triggers"], profile.oid)
 
     async def _erase_archived(self, transaction: Transaction) -> int:
-        removing = self.removing
-        return await transaction.change(
-            _SQL["erase_archived_batch"], removing.schema, self._user, removing.bounds.batch
-        )
+        schema, size = self.removing.schema, self.removing.bounds.batch
+        archived = await transaction.change(_SQL["erase_archived_batch"], schema, self._user, size)
+        return archived + await erase_links_batch(transaction, schema, self._user, size)
 
     async def _finish(self, transaction: Transaction, standing: Standing) -> None:
         removing, user = self.removing, self._user

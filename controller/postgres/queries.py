@@ -37,6 +37,12 @@ FRAGMENTS: Final = frozenset(
         "differs",
         "assignments",
         "refuted",
+        "child_owner",
+        "held",
+        "key_names",
+        "key_texts",
+        "locating",
+        "unchanged",
     }
 )
 """Placeholders for SQL that this package has put together from other queries and from quoted identifiers."""

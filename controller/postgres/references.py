@@ -1,7 +1,7 @@
 """The foreign keys that point at the listed tables, and what a DELETE would set off through them.
 
 Decides which keys take rows along that nobody counts or archives, in which order tables are emptied, and where
-a key stands in the way of a user's removal. Never deletes. Used by `shapes`, `inspecting` and `removing`.
+a key stands in the way of a user's removal. Never deletes. Used by `shapes`, `inspecting`, `removing` and `linking`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class OnDelete(Enum):
 
 TOUCHING: Final = frozenset({OnDelete.CASCADE, OnDelete.SET_NULL, OnDelete.SET_DEFAULT})
 """Actions that change or delete the row that refers, without an error."""
+UNLINKING: Final = frozenset({OnDelete.SET_NULL, OnDelete.SET_DEFAULT})
+"""Actions that leave the row that refers, and take the reference from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,10 @@ class Reference:
 
     - `parent_oid`: of the listed table; `child_oid` too where the child is `listed`, else its own.
     - `columns`: pairs of a child's column and the parent's; `matching`: their comparison as SQL, by the
-      operators of the key, of `usersync_child` and `usersync_parent`.
+      operators of the key, of `usersync_child` and `usersync_parent`; `types`: of the child's columns.
     - `readable`: our role sees all rows of the child.
+    - `primary_key`: its columns in the child, if it has one; `locating`: comparison as SQL of `usersync_child` and the
+      `primary_key` of `usersync_link`.
     """
 
     name: str
@@ -78,6 +82,9 @@ class Reference:
     on_delete: OnDelete
     deferrable: bool
     readable: bool
+    types: tuple[str, ...] = ()
+    primary_key: tuple[str, ...] = ()
+    locating: str = ""
 
     @property
     def to_itself(self) -> bool:
@@ -88,6 +95,32 @@ class Reference:
     def cascades(self) -> bool:
         """Whether rows that refer go along with the row that they refer to."""
         return self.on_delete is OnDelete.CASCADE
+
+    @property
+    def unlinks(self) -> bool:
+        """Whether rows that refer stay, without what referred."""
+        return self.on_delete in UNLINKING
+
+    @property
+    def notable(self) -> bool:
+        """Whether what refers can be noted, and found again after the deletion."""
+        return self.readable and bool(self.primary_key) and not self._moves_primary_key
+
+    @property
+    def _moves_primary_key(self) -> bool:
+        columns = {child for child, _ in self.columns}
+        return self.on_delete is OnDelete.SET_DEFAULT and not columns.isdisjoint(self.primary_key)
+
+    @property
+    def why_unnoted(self) -> str:
+        """Say why what refers cannot be noted, and what to do."""
+        if not self.readable:
+            return f"our role does not see all rows of {self.child}: GRANT SELECT ON {self.child.sql} TO ..."
+        if not self.primary_key:
+            return f"{self.child} has no primary key by which to find its rows again: add one"
+        return (
+            f"the key has columns of the primary key of {self.child}, which becomes another one: change one of the two"
+        )
 
     @property
     def fragments(self) -> dict[str, str]:
@@ -114,6 +147,19 @@ class References:
         """Return the keys from listed tables by which a DELETE in the listed table `parent_oid` goes on."""
         return tuple(key for key in self.keys if key.listed and key.cascades and key.parent_oid == parent_oid)
 
+    def unlinking(self, parent_oid: int) -> tuple[Reference, ...]:
+        """Return the keys of all tables by which a DELETE in `parent_oid` takes references that can be noted."""
+        return tuple(key for key in self.keys if key.unlinks and key.notable and key.parent_oid == parent_oid)
+
+    @property
+    def unnoted_links(self) -> tuple[str, ...]:
+        """Say of each key that takes references which cannot be noted why, and what to do."""
+        return tuple(
+            f"By {key} rows lose what refers, and {key.why_unnoted}."
+            for key in self.keys
+            if key.unlinks and not key.notable
+        )
+
     def touching(self, parent_oid: int) -> tuple[Reference, ...]:
         """Return the keys of all tables by which a DELETE in `parent_oid` silently changes or deletes rows."""
         return tuple(key for key in self.keys if key.on_delete in TOUCHING and key.parent_oid == parent_oid)
@@ -131,7 +177,7 @@ class References:
         """
         edges = [key for key in self.keys if key.listed and not key.to_itself]
         waits = [key for key in edges if key.on_delete is OnDelete.NO_ACTION and key.deferrable]
-        unlinks = [key for key in edges if key.on_delete in {OnDelete.SET_NULL, OnDelete.SET_DEFAULT}]
+        unlinks = [key for key in edges if key.unlinks]
         obeyed = edges
         for ignored in ([], waits, [*waits, *unlinks]):
             obeyed = [key for key in edges if key not in ignored]
@@ -172,6 +218,9 @@ def _reference(row: Any) -> Reference:
         on_delete=OnDelete(row["on_delete"]),
         deferrable=row["deferrable"],
         readable=row["readable"],
+        types=tuple(row["types"]),
+        primary_key=tuple(row["primary_key"]),
+        locating=row["locating"],
     )
 
 

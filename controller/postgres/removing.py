@@ -15,6 +15,7 @@ from controller.core.targets import DeletionPolicy
 from controller.postgres.counting import Bounds, Counting
 from controller.postgres.creating import buried, byte_order
 from controller.postgres.failures import RowsHeld
+from controller.postgres.linking import Linking, erase_links, linking
 from controller.postgres.queries import load, quoted
 from controller.postgres.receipting import Occasion, issue
 
@@ -172,7 +173,7 @@ class Removing:
             for user, count in (await self.empty(transaction, shape, holding, removed_at)).items():
                 rows[user][shape.name] = count
         if self.terms.policy is DeletionPolicy.ERASE:
-            await transaction.change(_SQL["erase_archived"], self.schema, users)
+            await self._erase_archived(transaction, users)
         await self._require_gone(transaction, users)
 
     async def _erase_who_asked(self, transaction: Transaction, users: list[UserId]) -> set[str]:
@@ -180,7 +181,7 @@ class Removing:
         if self.terms.policy is not DeletionPolicy.ARCHIVE:
             return set()
         if asked := await self._asked_before(transaction, users):
-            await transaction.change(_SQL["erase_archived"], self.schema, list(asked))
+            await self._erase_archived(transaction, list(asked))
         return asked
 
     async def _asked_before(self, transaction: Transaction, users: list[UserId]) -> set[str]:
@@ -191,6 +192,10 @@ class Removing:
         """Return the same for good; each user at once, as nobody goes on with batches where rows are to stay."""
         terms = replace(self.terms, policy=DeletionPolicy.ERASE)
         return replace(self, terms=terms, bounds=replace(self.bounds, rows=sys.maxsize // 2))
+
+    async def _erase_archived(self, transaction: Transaction, users: list[str]) -> None:
+        await transaction.change(_SQL["erase_archived"], self.schema, users)
+        await erase_links(transaction, self.schema, users)
 
     def refuse_unlisted_cascades(self) -> None:
         """Let nobody go while rows would go along that nobody counts.
@@ -211,7 +216,9 @@ class Removing:
             RowsHeld: the database keeps some row of some of them, or a DELETE would reach further than theirs.
         """
         users: list[str] = [*byte_order([proof.user_id for proof in holding])]
-        locked = await self._lock_parents(transaction, shape, users)
+        links = self._linking(shape, removed_at)
+        locked = await self._lock_parents(transaction, shape, links, users)
+        noted = await links.note(transaction, users, self.run_id if self._goes_by_place(shape) else None)
         # Right before each DELETE: a lock may have been waited for since.
         if not all(map(self.holds, holding)):
             raise ProofExpired
@@ -220,18 +227,27 @@ class Removing:
             # Nobody has looked at what refers to a row that came after the look.
             message = f"A row came to {shape.schema}.{shape.name} meanwhile, of a user who was being removed."
             raise RowsHeld(message)
+        await links.note_emptied(transaction, noted)
         return removed
 
-    async def _lock_parents(self, transaction: Transaction, shape: Shape, users: list[str]) -> int | None:
+    def _linking(self, shape: Shape, removed_at: datetime) -> Linking:
+        if self.terms.policy is not DeletionPolicy.ARCHIVE:
+            return Linking(shape, (), removed_at, self.terms.retention)
+        return linking(self.shapes, shape, removed_at, self.terms.retention)
+
+    async def _lock_parents(
+        self, transaction: Transaction, shape: Shape, links: Linking, users: list[str]
+    ) -> int | None:
         """Make sure that deleting these users' rows of the table takes along no other row; returns their number.
 
         The race: somebody inserts a row that refers to one of ours after the look and before the DELETE, which
-        would then take it along. So our rows are locked first, FOR UPDATE: a referring row of a transaction under
-        way holds its parent FOR KEY SHARE, we wait for it and see it (each statement of READ COMMITTED looks anew);
-        one that comes later waits for our commit, and is refused as its parent is gone. None: nothing cascades.
+        would then take it along, or unlink it unnoted. So our rows are locked first, FOR UPDATE: a referring row of
+        a transaction under way holds its parent FOR KEY SHARE, we wait for it and see it (each statement of READ
+        COMMITTED looks anew); one that comes later waits for our commit, and is refused as its parent is gone.
+        None: there is nothing to look for.
         """
         keys = self.shapes.references.cascading_to(shape.oid)
-        if not keys:
+        if not keys and not links.keys:
             return None
         by_place = self._goes_by_place(shape)
         arguments = (self.run_id, shape.name, users) if by_place else (users,)

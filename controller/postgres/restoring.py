@@ -22,12 +22,11 @@ from controller.postgres.failures import RowsHeld
 from controller.postgres.fitting import Fit, Portion, fit, not_read, unreadable, values_left
 from controller.postgres.queries import load, quoted
 from controller.postgres.receipting import Occasion, issue
+from controller.postgres.relinking import Relinking
 from controller.postgres.removing import REQUESTED, TEXT_FORM
 from controller.postgres.shapes import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from controller.core.requests import RestoreTerms
     from controller.core.targets import Target
     from controller.core.users import UserId
@@ -65,6 +64,7 @@ class Restoring:
     rows: Counter[str] = field(default_factory=Counter, init=False)
     skipped: Counter[str] = field(default_factory=Counter, init=False)
     left: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
+    others: list[Portion] = field(default_factory=list, init=False)
 
     async def restore(self) -> Restored:
         """Put the rows back, lift the tombstone, and let nothing take him away again for what was before.
@@ -86,13 +86,16 @@ class Restoring:
         for portion, shape in portions:
             await self._put_back(await self._fit(portion, shape))
         await self._check_references()
+        links = await Relinking(transaction, self.user_id, self.terms, schema, shapes).relink()
+        if not portions and not links.restored:
+            raise await self._nothing_there()
         lifted = await transaction.change(_SQL["lift_tombstones"], schema, self.user_id, self.terms.requested_by)
         await transaction.change(_SQL["end_claims"], schema, self.user_id, self.terms.ends_removal)
         for query in RETRACED:
             await transaction.change(_SQL[query], schema, self.user_id)
         occasion = Occasion(RESTORED, REQUESTED, self.terms.requested_by)
         await issue(transaction, schema, {self.user_id: dict(self.rows)}, occasion, own_request())
-        restored = Restored(dict(self.rows), dict(self.skipped), self.left, lifted > 0)
+        restored = Restored(dict(self.rows), dict(self.skipped), self.left, lifted > 0, links)
         if self.terms.dry_run:
             raise Undone(restored)
         return restored
@@ -107,16 +110,11 @@ class Restoring:
             )
             for row in rows
         ]  # fmt: skip
-        wanted = [portion for portion in portions if self._wants(portion.table)]
-        if not wanted:
-            raise await self._nothing_there(portions)
+        wanted = [portion for portion in portions if self.terms.wants(portion.table)]
+        self.others = [portion for portion in portions if portion not in wanted]
         order = {shape.oid: number for number, shape in enumerate(reversed(shapes.removal_order))}
         placed = [(portion, self._shape(portion.table, shapes)) for portion in wanted]
         return sorted(placed, key=lambda pair: order[pair[1].oid])
-
-    def _wants(self, table: str) -> bool:
-        tables = self.terms.tables
-        return not tables or table in tables or self.terms.renamed.get(table) in tables
 
     def _shape(self, table: str, shapes: Shapes) -> Shape:
         schema, name = self.target.schema, self.terms.renamed.get(table, table)
@@ -131,10 +129,10 @@ class Restoring:
         )
         raise RequestRefused(message)
 
-    async def _nothing_there(self, others: Sequence[Portion]) -> RequestRefused:
+    async def _nothing_there(self) -> RequestRefused:
         row = await self.transaction.row(_SQL["left_in_archive"], self.target.schema, self.user_id)
-        if others:
-            tables = ", ".join(sorted({portion.table for portion in others}))
+        if self.others:
+            tables = ", ".join(sorted({portion.table for portion in self.others}))
             return RequestRefused(
                 f"The archive has no rows of the user from {', '.join(self.terms.tables)}, only from {tables}."
             )

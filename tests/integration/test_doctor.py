@@ -104,6 +104,7 @@ async def test_nothing_is_changed_by_looking(patient: Patient) -> None:
             "UnlistedCascade",
             Severity.ERROR,
         ),
+        ("CREATE TABLE notes (mood uuid REFERENCES moods ON DELETE SET NULL)", "LinksNotNoted", Severity.WARNING),
     ],
 )
 async def test_what_is_wrong_with_the_tables_is_found(

@@ -117,6 +117,29 @@ async def test_the_controllers_role_restores_and_erases(project: Project) -> Non
     assert sum((await rows_of(project.url, gone)).values()) == await count(project.url, "archive") == 0
 
 
+async def test_with_the_rights_that_the_page_names_what_referred_to_a_restored_user_refers_again(
+    project: Project,
+) -> None:
+    gone = next(iter(project.clerk.users))
+    await execute(
+        project.url,
+        "CREATE TABLE likes (id serial PRIMARY KEY, task uuid REFERENCES tasks ON DELETE SET NULL)",
+        f"INSERT INTO likes (task) SELECT id FROM tasks WHERE user_id = '{gone}'",
+        # As deploy/sql/README.md has it.
+        "GRANT SELECT, UPDATE (task) ON public.likes TO usersync_controller",
+        "GRANT SELECT ON public.likes TO usersync_webhook",
+    )
+    project.clerk.delete(gone, webhook=False)
+    await project.run()
+    assert await fetch_value(project.url, "SELECT count(task) FROM likes") == 0
+    spec = Spec("app/production", clerk=ClerkSource(project.clerk.url))
+    credentials = Credentials(project.clerk.secret_key, project.supabase.url(CONTROLLER))
+    async with open_archive(spec, credentials, URLS) as opened:
+        restored = await opened.archive.restore(ids([gone])[0], RestoreTerms("a person"))
+    assert restored.links.restored == {"likes": 2}
+    assert await fetch_value(project.url, "SELECT count(task) FROM likes") == 2
+
+
 @pytest.mark.parametrize("role", ROLES)
 async def test_the_webhook_service_creates_and_deletes_as_either_role(project: Project, role: str) -> None:
     gone = next(iter(project.clerk.users))

@@ -41,5 +41,13 @@ async def leave_traces(url: str, user: str) -> None:
         f"INSERT INTO usersync.drifted VALUES ('{LEFTOVER}', 'orphaned', '{user}')",
         f"INSERT INTO usersync.listed_values VALUES ('{LEFTOVER}', '{user}', 5, '{{=of a user}}')",
         f"INSERT INTO usersync.owed_values VALUES ('{LEFTOVER}', '{user}', 'missing', 5, '{{=of a user}}')",
+        # What referred to a row of his, and his row that referred to somebody else's.
+        *(
+            "INSERT INTO usersync.links (schema_name, user_id, table_name, child_schema, child_table, constraint_name, "
+            "primary_key, held, became, named) VALUES ('public', "
+            f"'{owner}', 'tasks', 'public', 'likes', 'liked', '{{\"id\": \"{row}\"}}', '{{\"task\": \"1\"}}', "
+            f"'{{\"task\": null}}', '{named}')"
+            for owner, row, named in ((user, "1", "{}"), ("user_goneBefore", f"of {user}", f"{{{user}}}"))
+        ),
         f"INSERT INTO usersync.places VALUES ('{LEFTOVER}', 'moods', '{user}', '(0,1)')",
     )

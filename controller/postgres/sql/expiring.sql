@@ -9,6 +9,12 @@ DELETE FROM usersync.archive WHERE ctid = ANY(ARRAY(
     ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ));
 
+-- expire_links(schema_name, at_most)
+DELETE FROM usersync.links WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM usersync.links WHERE schema_name = $1 AND expires_at < (SELECT usersync.clock())
+    ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED
+));
+
 -- expire_deliveries(schema_name, at_most)
 DELETE FROM usersync.deliveries WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM usersync.deliveries

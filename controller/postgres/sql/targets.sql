@@ -118,7 +118,10 @@ SELECT DISTINCT
         AS readable,
     columns.of_child AS child_columns,
     columns.of_parent AS parent_columns,
-    columns.matching AS matching
+    columns.types AS types,
+    columns.matching AS matching,
+    identity.columns AS primary_key,
+    identity.locating AS locating
 FROM pg_constraint AS k
 JOIN family AS p ON p.member = k.confrelid
 LEFT JOIN family AS c ON c.member = k.conrelid
@@ -132,6 +135,8 @@ CROSS JOIN LATERAL (
     SELECT
         array_agg(ca.attname::text ORDER BY o.place) AS of_child,
         array_agg(pa.attname::text ORDER BY o.place) AS of_parent,
+        -- Without length and precision, by which a cast would cut.
+        array_agg(format_type(ca.atttypid, -1) ORDER BY o.place) AS types,
         string_agg(
             format(
                 'usersync_parent.%I OPERATOR(%I.%s) usersync_child.%I%s', pa.attname, opn.nspname, op.oprname,
@@ -146,6 +151,27 @@ CROSS JOIN LATERAL (
     JOIN pg_operator AS op ON op.oid = o.operator
     JOIN pg_namespace AS opn ON opn.oid = op.oprnamespace
 ) AS columns
+-- A child's row by its primary key as texts, compared by the operators of the key's index.
+CROSS JOIN LATERAL (
+    SELECT
+        coalesce(array_agg(a.attname::text ORDER BY o.place), ARRAY[]::text[]) AS columns,
+        coalesce(string_agg(
+            format(
+                'usersync_child.%I OPERATOR(%I.%s) (usersync_link.primary_key ->> %L)::%s', a.attname, opn.nspname,
+                op.oprname, a.attname, format_type(a.atttypid, -1)
+            ),
+            ' AND ' ORDER BY o.place
+        ), '') AS locating
+    FROM pg_index AS i
+    CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS o (number, class, place)
+    JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = o.number
+    JOIN pg_opclass AS oc ON oc.oid = o.class
+    JOIN pg_amop AS ao ON ao.amopfamily = oc.opcfamily AND ao.amopstrategy = 3 AND ao.amoplefttype = oc.opcintype
+        AND ao.amoprighttype = oc.opcintype
+    JOIN pg_operator AS op ON op.oid = ao.amopopr
+    JOIN pg_namespace AS opn ON opn.oid = op.oprnamespace
+    WHERE i.indrelid = k.conrelid AND i.indisprimary AND o.place <= i.indnkeyatts
+) AS identity
 WHERE k.contype = 'f' AND NOT EXISTS (
     SELECT FROM pg_constraint AS upper
     JOIN family AS u ON u.member = upper.confrelid

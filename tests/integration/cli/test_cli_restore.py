@@ -105,6 +105,39 @@ async def test_what_is_skipped_is_counted_and_ends_with_3(
     assert "Left in the archive, as rows of today stand in their way: 1 rows (user_progress 1)." in ended.out
 
 
+async def test_what_referred_to_the_users_rows_is_counted_where_it_refers_again_and_where_not(
+    usersync: Command, clerk: ClerkEmulator, database_url: str
+) -> None:
+    users = clerk.add_users(21)
+    await seed_users(database_url, users)
+    await execute(
+        database_url,
+        "CREATE TABLE likes (id serial PRIMARY KEY, active boolean, task uuid REFERENCES tasks ON DELETE SET NULL)",
+        *[f"INSERT INTO likes (task) SELECT id FROM tasks WHERE user_id = '{users[0]}'"] * 2,
+    )
+    clerk.delete(users[0], webhook=False)
+    assert (await usersync("cleanup", "--yes", "--grace-period", "0s")).code == 0
+    clerk.sign_up(users[0], webhook=False)
+    await execute(
+        database_url,
+        "DELETE FROM likes WHERE id = 1",
+        "ALTER TABLE likes ADD CHECK (active IS NULL OR task IS NULL)",
+        "UPDATE likes SET active = true WHERE id = 2",
+    )
+    refused = await usersync("restore", users[0])
+    assert refused.code == 1
+    assert "public.likes cannot refer again" in refused.err
+    tried = await usersync("restore", users[0], "--on-conflict", "skip", "--dry-run", "-o", "json")
+    assert tried.document["links"] == {"restored": {"likes": 2}, "left": {"likes": 1}, "skipped": {"likes": 1}}
+    assert await fetch_value(database_url, "SELECT count(task) FROM likes") == 0
+    ended = await usersync("restore", users[0], "--on-conflict", "skip")
+    assert ended.code == 3
+    assert "Linked to them again, as they were before: 2 rows (likes 2)." in ended.out
+    assert "Not linked again, as they are gone or linked otherwise by now: 1 rows (likes 1)." in ended.out
+    assert "Not linked again, as a constraint or a missing right stands in the way: 1 rows (likes 1)." in ended.out
+    assert await fetch_value(database_url, "SELECT count(task) FROM likes") == 2
+
+
 async def test_a_renamed_table_and_a_dropped_column_by_a_manifest_of_several(
     usersync: Command, clerk: ClerkEmulator, database_url: str, gone: str, tmp_path: Path
 ) -> None:

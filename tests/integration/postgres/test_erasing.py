@@ -42,8 +42,8 @@ async def whole(database_url: str) -> str:
 
 
 NAMING = [
-    "archive", "claims", "drifted", "held_users", "listed", "listed_values", "owed_values", "places", "suspects",
-    "versions",
+    "archive", "claims", "drifted", "held_users", "links", "listed", "listed_values", "owed_values", "places",
+    "suspects", "versions",
 ]  # fmt: skip
 
 

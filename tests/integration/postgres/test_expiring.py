@@ -19,6 +19,12 @@ OLD_ARCHIVE = """
     INSERT INTO usersync.archive (schema_name, table_name, user_id, content, reason, expires_at)
     SELECT 'public', 'tasks', 'user_' || n, '{}', 'orphaned', now() - interval '1 second' FROM generate_series(1, $1) n
 """
+OLD_LINKS = """
+    INSERT INTO usersync.links (schema_name, user_id, table_name, child_schema, child_table, constraint_name,
+        primary_key, held, became, expires_at)
+    SELECT 'public', 'user_' || n, 'tasks', 'public', 'likes', 'liked', '{}', '{}', '{}', now() - interval '1 second'
+    FROM generate_series(1, $1) n
+"""
 OLD_DELIVERIES = """
     INSERT INTO usersync.deliveries (schema_name, message_id, event_type, received_at)
     SELECT 'public', 'old-' || n, 'user.created', now() - interval '91 days' FROM generate_series(1, $1) n
@@ -34,9 +40,16 @@ OLD_SECOND_SWEEPS = """
     INSERT INTO usersync.claims (schema_name, user_id, kind, due_at)
     SELECT 'public', 'user_' || n, 'second_sweep', now() - interval '8 days' FROM generate_series(1, $1) n
 """
-OLD = {"archive": OLD_ARCHIVE, "deliveries": OLD_DELIVERIES, "runs": OLD_RUNS, "claims": OLD_SECOND_SWEEPS}
+OLD = {
+    "archive": OLD_ARCHIVE,
+    "links": OLD_LINKS,
+    "deliveries": OLD_DELIVERIES,
+    "runs": OLD_RUNS,
+    "claims": OLD_SECOND_SWEEPS,
+}
 AGED = {
     "archive": "expires_at < now()",
+    "links": "expires_at < now()",
     "deliveries": "received_at < now() - interval '90 days'",
     "runs": "finished_at < now() - interval '90 days'",
     "claims": "due_at < now() - interval '7 days'",
@@ -44,6 +57,10 @@ AGED = {
 YOUNG = [
     """INSERT INTO usersync.archive (schema_name, table_name, user_id, content, reason, expires_at)
     VALUES ('public', 'tasks', 'user_young', '{}', 'orphaned', now() + interval '1 minute')""",
+    """INSERT INTO usersync.links (schema_name, user_id, table_name, child_schema, child_table, constraint_name,
+        primary_key, held, became, expires_at)
+    VALUES ('public', 'user_young', 'tasks', 'public', 'likes', 'liked', '{}', '{}', '{}',
+        now() + interval '1 minute')""",
     """INSERT INTO usersync.deliveries (schema_name, message_id, event_type, received_at)
     VALUES ('public', 'young', 'user.created', now() - interval '89 days')""",
     """INSERT INTO usersync.runs (id, schema_name, resource, holder, instance_id, actions, dry_run, state, started_at,
@@ -95,6 +112,7 @@ async def test_what_is_not_past_its_time_stays(database_url: str) -> None:
         await execute(database_url, *YOUNG)
         run_id = await run_to_end(database)
     assert await fetch_value(database_url, "SELECT array_agg(user_id) FROM usersync.archive") == ["user_young"]
+    assert await fetch_value(database_url, "SELECT array_agg(user_id) FROM usersync.links") == ["user_young"]
     assert await fetch_value(database_url, "SELECT array_agg(message_id) FROM usersync.deliveries") == ["young"]
     claims = "SELECT array_agg(kind ORDER BY kind) FROM usersync.claims"
     assert await fetch_value(database_url, claims) == ["deletion", "second_sweep"]
@@ -172,7 +190,7 @@ async def test_the_report_is_written_before_anything_is_purged(database_url: str
         assert await fetch_value(database_url, "SELECT array_agg(state) FROM seen") == ["succeeded"]
 
 
-@pytest.mark.parametrize("kind", ["archive", "deliveries"])
+@pytest.mark.parametrize("kind", ["archive", "links", "deliveries"])
 async def test_without_runs_it_goes_batch_by_batch(database_url: str, kind: str) -> None:
     async with opened(database_url) as database:
         await add(database_url, kind, BATCH + 1)
@@ -188,7 +206,7 @@ async def test_without_runs_too_what_is_not_past_its_time_stays_and_runs_are_lef
         await add(database_url, "runs", 1)
         await database.expire_some()
     counts = [await fetch_value(database_url, f"SELECT count(*) FROM usersync.{kind}") for kind in OLD]
-    assert counts == [1, 1, 2, 2]
+    assert counts == [1, 1, 1, 2, 2]
 
 
 async def test_of_several_services_one_at_a_time_deletes_what_is_past_its_time(database_url: str) -> None:

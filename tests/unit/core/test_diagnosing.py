@@ -24,7 +24,7 @@ from controller.core.facts import (
 )
 from controller.core.findings import Severity
 from controller.core.policies import Security
-from controller.core.targets import DEFAULT_TABLES, RowLevelSecurity, Spec
+from controller.core.targets import DEFAULT_TABLES, Deletion, DeletionPolicy, RowLevelSecurity, Spec
 from controller.core.users import Environment, Instance
 
 SPEC = Spec("app/production")
@@ -169,6 +169,22 @@ def test_a_look_that_fails_is_said_and_no_finding(part: str) -> None:
     diagnosis = diagnose(facts, SPEC)
     assert diagnosis.findings == ()
     assert {each.why for each in diagnosis.unchecked} == {"No."}
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (DeletionPolicy.ARCHIVE, {"LinksNotNoted": Severity.WARNING}),
+        (DeletionPolicy.ERASE, {}),
+        (DeletionPolicy.RETAIN, {}),
+    ],
+)
+def test_links_that_are_not_noted_are_found_where_something_could_be_restored(
+    policy: DeletionPolicy, expected: dict[str, Severity]
+) -> None:
+    assert isinstance(GOOD.database, DatabaseFacts)
+    facts = replace(GOOD, database=replace(GOOD.database, unnoted=("By a key rows lose what refers.",)))
+    assert found(facts, replace(SPEC, deletion=Deletion(policy))) == expected
 
 
 def test_policies_that_nobody_wants_looked_at_are_not() -> None:
