@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from controller.clerk.answers import Answer
     from controller.clerk.profiles import ProfileReader
     from controller.core.leaving import SigningKey
-    from controller.core.mapping import MappedColumn, Profile
+    from controller.core.mapping import MappedColumn
     from controller.core.ports import Clock
+    from controller.core.users import Profile
 
 FILTER_IDS: Final = 100
 """How many `user_id` one request may name."""

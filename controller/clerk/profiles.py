@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
-from controller.core.mapping import PUBLIC_METADATA, Constant, Field, MappedColumn, Profile
+from controller.core.mapping import PUBLIC_METADATA, Constant, Field, MappedColumn
+from controller.core.users import Profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable

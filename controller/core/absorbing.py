@@ -6,23 +6,19 @@ deletion is only a claim until Clerk, asked by id, answers that the user is gone
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import Enum
 from typing import TYPE_CHECKING
 
+from controller.core.claims import Claim, ClaimKind
 from controller.core.outcomes import Absorbed, Settled
-from controller.core.proofs import prove_absence
+from controller.core.proving import prove_absence
 from controller.core.targets import OnUserCreated, OnUserDeleted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from controller.core.mapping import Profile
+    from controller.core.events import Delivery, Event
     from controller.core.ports import Clock, Directory, Inbox
     from controller.core.proofs import Proof
     from controller.core.targets import Deletion, Spec
-    from controller.core.users import UserId
 
 PRESENT_DELAYS = (
     timedelta(seconds=5),
@@ -47,86 +43,6 @@ HOLDBACK_DELAYS = PRESENT_DELAYS[:1]
 
 RETRY_DELAY = timedelta(seconds=5)
 RETRY_DELAY_MAX = timedelta(minutes=10)
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One message, whatever the number of attempts; `message_id` is Svix's id, constant over retries."""
-
-    message_id: str
-    event_type: str
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What a verified message tells. `user_id` is None if it names no user of Clerk's form.
-
-    `doubtful`: its times are not those of something that has just happened (`core.doubting`). `profile`: where columns
-    are mapped, and the message describes a user.
-    """
-
-    type: str
-    instance_id: str
-    user_id: UserId | None
-    doubtful: bool = False
-    profile: Profile | None = None
-
-
-class ClaimKind(Enum):
-    """Why a user is to be settled."""
-
-    DELETION = "deletion"
-    """`user.deleted` arrived; its proof is owed."""
-    CATCH_UP = "catch_up"
-    """Something happened to the user while we were suspended."""
-    REFRESH = "refresh"
-    """Mapped columns and an event differ, and it cannot be told which is later."""
-    SECOND_SWEEP = "second_sweep"
-    """The user was removed; a token that was still valid may have written rows since."""
-    HOLDBACK = "holdback"
-    """`user.deleted` arrived; its proof is owed once the holdback is over."""
-    CREATION = "creation"
-    """A doubtful `user.created` arrived; nothing is created before Clerk has answered that the user lives."""
-    OWN_REQUEST = "own_request"
-    """The user asked for his own deletion; settled by `leaving`."""
-
-
-ABSORBED = {
-    ClaimKind.DELETION: Absorbed.CLAIMED,
-    ClaimKind.CATCH_UP: Absorbed.RECORDED,
-    ClaimKind.HOLDBACK: Absorbed.HELD,
-    ClaimKind.CREATION: Absorbed.DOUBTED,
-    ClaimKind.REFRESH: Absorbed.DOUBTED,
-}
-"""What recording a claim of each kind is called; a second sweep is recorded by no event."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Durable work. `attempts` counts look-ups that failed, `present_answers` those that found the user.
-
-    `renewals`: how often another message began it anew.
-    """
-
-    id: int
-    user_id: UserId
-    kind: ClaimKind
-    attempts: int
-    present_answers: int
-    renewals: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """The durable work of a target: claims by their kind.
-
-    `held_back`: those of them that wait for the limits. `oldest`: how long ago the oldest was recorded, of those that
-    do not wait on purpose: for the end of a holdback, for the limits, for the second look after a removal.
-    """
-
-    waiting: Mapping[ClaimKind, int] = field(default_factory=dict)
-    held_back: int = 0
-    oldest: timedelta = timedelta()
 
 
 async def absorb(event: Event, delivery: Delivery, spec: Spec, inbox: Inbox) -> Absorbed:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from controller.core.absorbing import remove, retry_delay
 from controller.core.outcomes import Settled
-from controller.core.proofs import prove_absence
+from controller.core.proving import prove_absence
 from controller.core.targets import Deletion, DeletionPolicy
 from controller.errors import ClerkRefused, RequestRefused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from controller.core.absorbing import Claim
+    from controller.core.claims import Claim
     from controller.core.ports import Clock, Directory, Inbox
     from controller.core.users import UserId
 

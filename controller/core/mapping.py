@@ -10,10 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from controller.core.users import UserId
+from typing import Final
 
 PUBLIC_METADATA: Final = "publicMetadata"
 FIELDS: Final = (
@@ -64,19 +61,6 @@ class MappedColumn:
 
     column: str
     source: Field | Constant
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What Clerk says of one user, as far as it is mapped.
-
-    `updated_at` in milliseconds, by Clerk's clock. `values`: one for each mapped column, in their order: a text, a
-    number, a boolean, a `datetime`, or what JSON makes of an array or object; None where the user has none.
-    """
-
-    user_id: UserId
-    updated_at: int
-    values: tuple[Any, ...]
 
 
 def parse_field(text: str) -> Field | None:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime, timedelta
 
-    from controller.core.absorbing import Backlog, Claim, ClaimKind, Delivery
     from controller.core.approving import HeldSet, SetDigest
+    from controller.core.claims import Backlog, Claim, ClaimKind
     from controller.core.drift import Drift
-    from controller.core.mapping import Profile
+    from controller.core.events import Delivery
     from controller.core.outcomes import Absorbed, Closing, Outcome, Reduction, Removal, Updating
     from controller.core.plans import Plan
     from controller.core.proofs import Proof
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from controller.core.removals import RemovalTerms
     from controller.core.suspects import Suspects, Terms
     from controller.core.targets import Approval, Deletion, Policy
-    from controller.core.users import Instance, ListedUser, Presence, UserId
+    from controller.core.users import Instance, ListedUser, Presence, Profile, UserId
 
 
 class Clock(Protocol):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from controller.core.contact import require_pinned
 from controller.core.planning import in_hours
-from controller.core.proofs import Proof, prove_absence
+from controller.core.proving import prove_absence
 from controller.core.users import Presence
 from controller.errors import ClerkAnswerOdd, ClerkRefused, ClerkUnavailable, RequestRefused
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from controller.core.ports import Clock, Directory
+    from controller.core.proofs import Proof
     from controller.core.users import UserId
 
 

@@ -27,7 +27,8 @@ from controller.core.plans import (
     UpdateProfiles,
 )
 from controller.core.ports import Phase, RunLabel
-from controller.core.proofs import Proof, prove_absence
+from controller.core.proofs import Proof
+from controller.core.proving import prove_absence
 from controller.core.removals import RemovalTerms
 from controller.core.securing import secure
 from controller.core.suspects import Suspects, Terms

@@ -9,12 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING, Any, NewType
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-    from controller.core.mapping import Profile
 
 UserId = NewType("UserId", str)
 """A value of Clerk's form; make one with `parse_user_id`."""
@@ -45,6 +43,19 @@ class Instance:
 
     id: str
     environment: Environment
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What Clerk says of one user, as far as it is mapped.
+
+    `updated_at` in milliseconds, by Clerk's clock. `values`: one for each mapped column, in their order: a text, a
+    number, a boolean, a `datetime`, or what JSON makes of an array or object; None where the user has none.
+    """
+
+    user_id: UserId
+    updated_at: int
+    values: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)

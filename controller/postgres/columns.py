@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Sequence
 
-    from controller.core.mapping import MappedColumn, Profile
+    from controller.core.mapping import MappedColumn
+    from controller.core.users import Profile
     from controller.postgres.connections import Transaction
     from controller.postgres.shapes import Shape
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
-from controller.core.absorbing import LONGEST_DELAY, SECOND_SWEEP_DELAY, Backlog, Claim, ClaimKind
+from controller.core.absorbing import LONGEST_DELAY, SECOND_SWEEP_DELAY
+from controller.core.claims import Backlog, Claim, ClaimKind
 from controller.core.leaving import OWN_REQUEST
 from controller.core.outcomes import Absorbed, Removal
 from controller.core.removals import RemovalTerms
@@ -47,12 +48,12 @@ from controller.postgres.updating import Writing, describe_writing
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from controller.core.absorbing import Delivery
-    from controller.core.mapping import Profile
+    from controller.core.events import Delivery
     from controller.core.ports import Clock
     from controller.core.proofs import Proof
     from controller.core.receipts import Receipt
     from controller.core.targets import Deletion, Target
+    from controller.core.users import Profile
     from controller.postgres.connections import Transaction
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from controller.core.absorbing import Claim, ClaimKind
+from controller.core.claims import Claim, ClaimKind
 from controller.core.leaving import OWN_REQUEST
 from controller.postgres.creating import lock_users
 from controller.postgres.queries import load

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from controller.core.absorbing import ABSORBED
+from controller.core.claims import ABSORBED
 from controller.core.outcomes import Absorbed
 from controller.postgres.connections import Limits
 from controller.postgres.creating import buried, insert_profiles, lock_free_users, lock_users, unsupported
@@ -24,7 +24,8 @@ from controller.postgres.shapes import describe_profile
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from controller.core.absorbing import ClaimKind, Delivery
+    from controller.core.claims import ClaimKind
+    from controller.core.events import Delivery
     from controller.core.targets import Target
     from controller.core.users import UserId
     from controller.postgres.connections import Connections, Transaction

@@ -42,13 +42,13 @@ if TYPE_CHECKING:
 
     from controller.core.approving import HeldSet, SetDigest
     from controller.core.drift import Drift
-    from controller.core.mapping import Profile
     from controller.core.outcomes import Closing, Outcome
     from controller.core.ports import Clock, RunLabel
     from controller.core.proofs import Proof
     from controller.core.removals import RemovalTerms
     from controller.core.suspects import Suspects, Terms
     from controller.core.targets import Approval, Target
+    from controller.core.users import Profile
     from controller.postgres.connections import Connections, Transaction
     from controller.postgres.counting import Bounds
     from controller.postgres.halving import Held

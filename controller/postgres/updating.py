@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from controller.core.mapping import Profile
-    from controller.core.users import UserId
+    from controller.core.users import Profile, UserId
     from controller.postgres.connections import Transaction
     from controller.postgres.shapes import Shape
 

@@ -30,7 +30,7 @@ from controller.web.sessions import NotReverified, instance_of, minutes_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from controller.core.absorbing import Claim
+    from controller.core.claims import Claim
     from controller.core.ports import Inbox
     from controller.core.receipts import Receipt
     from controller.core.targets import AccountDeletion as AccountDeletionTerms

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDictProxy
 
-    from controller.core.absorbing import Claim
+    from controller.core.claims import Claim
     from controller.core.outcomes import Settled
     from controller.core.targets import Spec
     from controller.runtime import Served

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from controller.clerk import profile_reader
-from controller.core.absorbing import Event
 from controller.core.doubting import is_doubtful
+from controller.core.events import Event
 from controller.core.users import parse_user_id
 from controller.web.refusals import RefusalKind, Refused
 
 if TYPE_CHECKING:
-    from controller.core.mapping import MappedColumn, Profile
-    from controller.core.users import UserId
+    from controller.core.mapping import MappedColumn
+    from controller.core.users import Profile, UserId
 
 DESCRIBING = frozenset({"user.created", "user.updated"})
 """Types whose data is a whole user."""

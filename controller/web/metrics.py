@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from controller.core.absorbing import ClaimKind
+from controller.core.claims import ClaimKind
 
 if TYPE_CHECKING:
-    from controller.core.absorbing import Backlog
+    from controller.core.claims import Backlog
 
 KNOWN_TYPES = frozenset({"user.created", "user.updated", "user.deleted"})
 """Types with a label value of their own; Clerk has some fifty, and whoever holds the secret can invent more."""

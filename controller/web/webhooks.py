@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING
 import structlog
 from aiohttp import web
 
-from controller.core.absorbing import Delivery, absorb
+from controller.core.absorbing import absorb
+from controller.core.events import Delivery
 from controller.core.outcomes import Absorbed
 from controller.errors import TransientError, UserSyncError
 from controller.web.events import read_event
 from controller.web.refusals import RefusalKind, Refused
 
 if TYPE_CHECKING:
-    from controller.core.absorbing import Event
+    from controller.core.events import Event
     from controller.web.endpoints import Endpoint, Opened
     from controller.web.metrics import Metrics
     from controller.web.resources import Resources

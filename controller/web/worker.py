@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from controller.core.absorbing import LONGEST_DELAY, Claim, ClaimKind, retry_delay, settle
+from controller.core.absorbing import LONGEST_DELAY, retry_delay, settle
+from controller.core.claims import Claim, ClaimKind
 from controller.core.leaving import settle_request
 from controller.core.outcomes import Settled
 from controller.errors import RequestRefused, TransientError, UserSyncError

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import timedelta
 
-    from controller.core.absorbing import Claim
+    from controller.core.claims import Claim
     from controller.core.users import UserId
     from controller.settings import Credentials
 

@@ -41,7 +41,7 @@ from tests.support.webhooks import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from controller.core.absorbing import Delivery
+    from controller.core.events import Delivery
     from controller.core.outcomes import Absorbed
     from controller.core.users import UserId
 

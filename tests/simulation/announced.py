@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from controller.core.absorbing import ClaimKind
+from controller.core.claims import ClaimKind
 from controller.core.targets import OnUserCreated, OnUserDeleted
 from tests.simulation.histories import CONTROLLERS
 from tests.simulation.stories import actor_name

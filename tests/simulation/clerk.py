@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from controller.core.mapping import Field, MappedColumn, Profile
-from controller.core.users import Environment, Instance, ListedUser, Presence, UserId
+from controller.core.mapping import Field, MappedColumn
+from controller.core.users import Environment, Instance, ListedUser, Presence, Profile, UserId
 from controller.errors import ClerkAnswerOdd, ClerkRefused, ClerkUnavailable, ListingIncomplete
 from tests.simulation.connections import ACTOR
 from tests.simulation.crashes import Fate, Killed

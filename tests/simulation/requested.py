@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from controller.core.absorbing import ClaimKind
+from controller.core.claims import ClaimKind
 from controller.core.leaving import OWN_REQUEST
 from controller.core.users import UserId
 

@@ -17,7 +17,7 @@ from tests.simulation.histories import CONTROLLERS
 from tests.support.databases import TABLES
 
 if TYPE_CHECKING:
-    from controller.core.absorbing import ClaimKind
+    from controller.core.claims import ClaimKind
     from tests.simulation.evidence import Entry, Evidence
     from tests.simulation.world import World
 

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from controller.core.absorbing import Delivery, absorb
-from controller.core.absorbing import Event as ClerkEvent
+from controller.core.absorbing import absorb
 from controller.core.contact import establish
 from controller.core.doubting import is_doubtful
+from controller.core.events import Delivery
+from controller.core.events import Event as ClerkEvent
 from controller.core.outcomes import Absorbed, Settled
 from controller.core.ports import Unwatched
 from controller.core.sweeping import Sweeper
@@ -62,8 +63,8 @@ from tests.support.databases import TABLES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from controller.core.mapping import Profile
     from controller.core.outcomes import Outcome
+    from controller.core.users import Profile
     from tests.simulation.connections import RealConnections
     from tests.simulation.loop import SimulatedLoop
     from tests.simulation.stage import Stage

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from controller.core.absorbing import Delivery
+from controller.core.events import Delivery
 from controller.core.ports import RunLabel
 from controller.core.proofs import Proof
 from controller.core.removals import RemovalTerms

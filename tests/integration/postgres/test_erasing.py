@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from controller.core.absorbing import ClaimKind
+from controller.core.claims import ClaimKind
 from controller.core.proofs import MAX_AGE
 from controller.core.removals import RemovalTerms
 from controller.core.targets import Deletion, Limits

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from controller.core.absorbing import ClaimKind
+from controller.core.claims import ClaimKind
 from controller.core.outcomes import Absorbed, Removal
 from controller.core.requests import RestoreTerms
 from controller.core.targets import Target
@@ -27,7 +27,7 @@ from tests.support.databases import (
 from tests.support.stores import DELETION, delivery, ids, opened, proofs
 
 if TYPE_CHECKING:
-    from controller.core.absorbing import Claim
+    from controller.core.claims import Claim
     from controller.postgres import Database
 
 USER = ids(user_ids(1))[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from controller.core.absorbing import ClaimKind
+from controller.core.claims import ClaimKind
 from controller.core.leaving import FOR_GOOD
 from controller.core.outcomes import Removal
 from controller.core.removals import RemovalTerms

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from controller.core.absorbing import ClaimKind
+from controller.core.claims import ClaimKind
 from controller.core.outcomes import Removal
 from tests.support.databases import (
     TABLES,

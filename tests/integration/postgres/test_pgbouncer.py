@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from controller.core.absorbing import ClaimKind
+from controller.core.claims import ClaimKind
 from controller.core.outcomes import Absorbed, Reduction, Removal
 from controller.core.users import Environment
 from controller.emulator import ClerkEmulator, EmulatorSettings

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from controller.core.absorbing import PRESENT_DELAYS, ClaimKind, settle
+from controller.core.absorbing import PRESENT_DELAYS, settle
+from controller.core.claims import ClaimKind
 from controller.core.outcomes import Settled
 from controller.core.proofs import Proof
 from controller.core.removals import RemovalTerms
@@ -36,7 +37,7 @@ from tests.support.purges import (
 from tests.support.stores import INSTANCE, delivery, running
 
 if TYPE_CHECKING:
-    from controller.core.absorbing import Claim
+    from controller.core.claims import Claim
     from controller.postgres import Database
 
 LEASE = timedelta(seconds=30)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from controller.core.absorbing import ClaimKind
+from controller.core.claims import ClaimKind
 from controller.core.outcomes import Absorbed
 from controller.core.targets import Target
 from controller.errors import TableUnsupported

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from controller.core.absorbing import ClaimKind
+from controller.core.claims import ClaimKind
 from controller.core.outcomes import Reduction, Removal
 from controller.core.targets import Role, Table, Target
 from tests.support.databases import (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from controller.core.absorbing import ClaimKind
+from controller.core.claims import ClaimKind
 from controller.core.removals import RemovalTerms
 from controller.core.requests import Restored, RestoreTerms
 from controller.core.suspects import Terms

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from controller.core.absorbing import ClaimKind
+from controller.core.claims import ClaimKind
 from controller.core.suspects import Suspects, Terms
 from tests.support.databases import connected, execute, put_clock, seed_users, until, user_ids
 from tests.support.stores import DELETION, delivery, ids, opened, proofs, running

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from controller.core.mapping import Constant, MappedColumn, Profile, parse_field
+from controller.core.mapping import Constant, MappedColumn, parse_field
 from controller.core.outcomes import Absorbed, Changes, Outcome, Updating
 from controller.core.plans import Plan
 from controller.core.targets import DEFAULT_TABLES, Role, Table, Target
+from controller.core.users import Profile
 from controller.errors import TableUnsupported
 from tests.support.contracts.mapping import T1, T2, T3
 from tests.support.databases import connected, execute, fetch, fetch_value, until, user_id

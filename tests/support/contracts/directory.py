@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from controller.core.mapping import Field, MappedColumn, Profile
-from controller.core.users import Instance, Presence, UserId
+from controller.core.mapping import Field, MappedColumn
+from controller.core.users import Instance, Presence, Profile, UserId
 from controller.errors import ClerkAnswerOdd, ClerkRefused, ListingIncomplete
 
 if TYPE_CHECKING:

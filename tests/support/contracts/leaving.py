@@ -6,7 +6,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from controller.core.absorbing import SECOND_SWEEP_DELAY, ClaimKind, Delivery
+from controller.core.absorbing import SECOND_SWEEP_DELAY
+from controller.core.claims import ClaimKind
+from controller.core.events import Delivery
 from controller.core.leaving import FOR_GOOD, OWN_REQUEST
 from controller.core.outcomes import Removal
 from controller.core.removals import RemovalTerms
@@ -31,7 +33,7 @@ from tests.support.contracts.store import (
 )
 
 if TYPE_CHECKING:
-    from controller.core.absorbing import Claim
+    from controller.core.claims import Claim
     from controller.core.users import UserId
     from tests.support.contracts.store import Premises
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from controller.core.absorbing import ClaimKind, Delivery
-from controller.core.mapping import Field, MappedColumn, Profile
+from controller.core.claims import ClaimKind
+from controller.core.events import Delivery
+from controller.core.mapping import Field, MappedColumn
 from controller.core.outcomes import Absorbed, Removal, Updating
 from controller.core.targets import DEFAULT_TABLES, Role, Table, Target
+from controller.core.users import Profile
 from tests.support.contracts.store import (
     DATA,
     DELETION,

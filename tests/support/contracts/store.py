@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from controller.core.absorbing import SECOND_SWEEP_DELAY, Backlog, ClaimKind, Delivery
+from controller.core.absorbing import SECOND_SWEEP_DELAY
 from controller.core.approving import VALID_FOR, SetDigest
+from controller.core.claims import Backlog, ClaimKind
 from controller.core.drift import TableDrift
+from controller.core.events import Delivery
 from controller.core.outcomes import Absorbed, Changes, Outcome, Removal
 from controller.core.plans import Plan
 from controller.core.ports import RunLabel
@@ -24,8 +26,8 @@ from controller.errors import TargetBusy, WrongInstance
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from controller.core.absorbing import Claim
     from controller.core.approving import HeldSet
+    from controller.core.claims import Claim
     from controller.core.ports import Inbox, Run, Store
 
 INSTANCE = Instance("ins_one", Environment.PRODUCTION)

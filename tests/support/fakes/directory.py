@@ -12,13 +12,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from controller.core.leaving import SigningKey
-from controller.core.mapping import MappedColumn, Profile
-from controller.core.users import Environment, Instance, ListedUser, Presence, UserId
+from controller.core.users import Environment, Instance, ListedUser, Presence, Profile, UserId
 from controller.errors import ClerkAnswerOdd
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 
+    from controller.core.mapping import MappedColumn
     from controller.errors import UserSyncError
 
 INSTANCE = Instance("ins_2TheInstanceOfTheTests", Environment.DEVELOPMENT)

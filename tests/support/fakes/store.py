@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from controller.core import receipts as core_receipts
-from controller.core.absorbing import ABSORBED, SECOND_SWEEP_DELAY, Backlog, Claim, ClaimKind, Delivery
+from controller.core.absorbing import SECOND_SWEEP_DELAY
 from controller.core.approving import VALID_FOR, HeldSet
+from controller.core.claims import ABSORBED, Backlog, Claim, ClaimKind
 from controller.core.drift import Drift, TableDrift
 from controller.core.leaving import FOR_GOOD, OWN_REQUEST
 from controller.core.mapping import Verdict, judge
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     from controller.core.approving import SetDigest
-    from controller.core.mapping import Profile
+    from controller.core.events import Delivery
     from controller.core.ports import Clock
     from controller.core.proofs import Proof
     from controller.core.suspects import Terms
     from controller.core.targets import Approval, Deletion
+    from controller.core.users import Profile
     from controller.errors import UserSyncError
 
 SOME_TIME = datetime(2025, 6, 1, tzinfo=UTC)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from controller.core.mapping import Profile
-    from controller.core.users import UserId
+    from controller.core.users import Profile, UserId
 
 
 class Unmapped:

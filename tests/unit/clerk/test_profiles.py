@@ -10,8 +10,8 @@ import pytest
 
 from controller.clerk.answers import Answer, read_user, read_users
 from controller.clerk.profiles import profile_reader
-from controller.core.mapping import Constant, MappedColumn, Profile, parse_field
-from controller.core.users import UserId
+from controller.core.mapping import Constant, MappedColumn, parse_field
+from controller.core.users import Profile, UserId
 from controller.emulator.users import Users
 from controller.errors import ClerkAnswerOdd
 

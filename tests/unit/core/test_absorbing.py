@@ -13,14 +13,12 @@ from controller.core.absorbing import (
     PRESENT_DELAYS,
     RETRY_DELAY,
     SECOND_SWEEP_DELAY,
-    Claim,
-    ClaimKind,
-    Delivery,
-    Event,
     absorb,
     retry_delay,
     settle,
 )
+from controller.core.claims import Claim, ClaimKind
+from controller.core.events import Delivery, Event
 from controller.core.outcomes import Absorbed, Settled
 from controller.core.proofs import MAX_AGE
 from controller.core.targets import Deletion, Limits, OnUserCreated, OnUserDeleted, Spec, Webhook

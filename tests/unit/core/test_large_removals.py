@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from controller.core.absorbing import PRESENT_DELAYS, ClaimKind, Delivery, settle
+from controller.core.absorbing import PRESENT_DELAYS, settle
+from controller.core.claims import ClaimKind
+from controller.core.events import Delivery
 from controller.core.outcomes import Changes, Settled
 from controller.core.proofs import MAX_AGE
 from controller.core.targets import Spec

@@ -16,7 +16,7 @@ from tests.support.fakes.directory import FakeDirectory, user
 from tests.support.fakes.store import FakeStore
 
 if TYPE_CHECKING:
-    from controller.core.absorbing import Claim
+    from controller.core.claims import Claim
     from controller.errors import UserSyncError
 
 USER, OTHER = user(1), user(2)

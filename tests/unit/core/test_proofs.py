@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from controller.core.proofs import MAX_AGE, Proof, prove_absence
+from controller.core.proofs import MAX_AGE, Proof
+from controller.core.proving import prove_absence
 from controller.errors import ClerkAnswerOdd, ClerkRefused, ClerkUnavailable, UserSyncError
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.directory import INSTANCE, FakeDirectory, user

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from controller.core.absorbing import Claim, ClaimKind, Delivery, Event, absorb, settle
-from controller.core.mapping import Profile
+from controller.core.absorbing import absorb, settle
+from controller.core.claims import Claim, ClaimKind
+from controller.core.events import Delivery, Event
 from controller.core.outcomes import Absorbed, Changes, Settled, Updating
 from controller.core.plans import UpdateProfiles
 from controller.core.targets import Action, OnUserCreated, Spec, Webhook
 from controller.core.updating import REFUSED
+from controller.core.users import Profile
 from controller.errors import ClerkUnavailable
 from tests.support.contracts.mapping import MAPPED, MAPPING, NEW, NOTHING, OLD, T1, T2, T3
 from tests.support.contracts.store import LEASE

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from controller.core.mapping import Constant, Field, Profile
-from controller.core.users import UserId
+from controller.core.mapping import Constant, Field
+from controller.core.users import Profile, UserId
 from controller.postgres.columns import LEFT, Column, Columns, array_literal, converter, copied
 
 MOMENT = datetime(2026, 3, 1, 12, 30, 15, 123_000, UTC)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from controller.core.absorbing import ClaimKind, Delivery
+from controller.core.claims import ClaimKind
+from controller.core.events import Delivery
 from controller.core.ports import Unwatched
 from controller.core.sweeping import Sweeper
 from controller.errors import KubernetesRefused, KubernetesUnavailable, SecretNotFound, TargetBusy, UserSyncError

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from controller.core.absorbing import ClaimKind, Delivery
+from controller.core.claims import ClaimKind
+from controller.core.events import Delivery
 from controller.core.targets import ClerkSource, Spec
 from controller.core.users import Environment, Instance
 from controller.emulator.events import sign

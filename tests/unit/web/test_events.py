@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from controller.core.mapping import Constant, Field, MappedColumn, Profile
-from controller.core.users import UserId
+from controller.core.mapping import Constant, Field, MappedColumn
+from controller.core.users import Profile, UserId
 from controller.web.events import read_event
 from controller.web.refusals import RefusalKind, Refused
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from controller.core.absorbing import ClaimKind, Delivery
+from controller.core.claims import ClaimKind
+from controller.core.events import Delivery
 from controller.errors import DatabaseUnavailable
 from controller.web.metrics import Metrics
 from controller.web.upkeep import BATCHES, Keeper, Upkeep
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from typing import Any
 
-    from controller.core.absorbing import Backlog
+    from controller.core.claims import Backlog
     from controller.core.targets import Spec
 
 UPKEEP = Upkeep()

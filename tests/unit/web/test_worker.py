@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from controller.core.absorbing import ClaimKind, Delivery
+from controller.core.claims import ClaimKind
+from controller.core.events import Delivery
 from controller.core.outcomes import Absorbed, Settled
 from controller.core.targets import Spec
 from controller.errors import ClerkRefused, ClerkUnavailable, DatabaseUnavailable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
     from typing import Any
 
-    from controller.core.absorbing import Claim
+    from controller.core.claims import Claim
     from controller.core.users import Presence, UserId
 
 PACE = Pace(poll=timedelta(seconds=5), lease=timedelta(seconds=30))
