@@ -34,7 +34,7 @@ class RestoreTerms:
     - `skips_conflicts`: what conflicts with rows that are there now stays in the archive, instead of all of it.
     - `duplicates`: surplus profile rows too.
     - `dry_run`: everything is done and undone again.
-    - `ends_removal`: Clerk knows the user, so a removal in batches that is under way ends where it is.
+    - `lives`: Clerk knows the user.
     """
 
     requested_by: str
@@ -43,7 +43,7 @@ class RestoreTerms:
     skips_conflicts: bool = False
     duplicates: bool = False
     dry_run: bool = False
-    ends_removal: bool = False
+    lives: bool = False
 
     def wants(self, table: str) -> bool:
         """Whether rows are to be put back that were removed from the table of that name."""
@@ -144,7 +144,7 @@ async def restore(
             grace_period,
         )
     if presence is Presence.PRESENT:
-        return await archive.restore(user_id, replace(terms, ends_removal=True))
+        return await archive.restore(user_id, replace(terms, lives=True))
     if grace_period is None:
         message = (
             f"Nothing was put back: Clerk ({pinned}) does not know the user, so the next runs would find his rows "

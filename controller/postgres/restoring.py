@@ -75,10 +75,8 @@ class Restoring:
         """
         transaction, schema = self.transaction, self.target.schema
         await lock_users(transaction, schema, [self.user_id])
-        if self.terms.ends_removal:
-            await transaction.change(_PURGING["end_unfinished"], schema, self.user_id)
-        else:
-            await require_finished(transaction, schema, self.user_id)
+        # A removal in batches ends where it is; whoever is at it waits for our lock, and finds that.
+        await transaction.change(_PURGING["end_unfinished"], schema, self.user_id)
         await transaction.execute(TEXT_FORM)
         shapes = await describe(transaction, self.target)
         portions = await self._portions(shapes)
@@ -90,8 +88,8 @@ class Restoring:
         if not portions and not links.restored:
             raise await self._nothing_there()
         lifted = await transaction.change(_SQL["lift_tombstones"], schema, self.user_id, self.terms.requested_by)
-        await transaction.change(_SQL["end_claims"], schema, self.user_id, self.terms.ends_removal)
-        for query in RETRACED:
+        await transaction.change(_SQL["end_claims"], schema, self.user_id, self.terms.lives)
+        for query in ("renew_claims", *RETRACED):
             await transaction.change(_SQL[query], schema, self.user_id)
         occasion = Occasion(RESTORED, REQUESTED, self.terms.requested_by)
         await issue(transaction, schema, {self.user_id: dict(self.rows)}, occasion, own_request())
@@ -261,20 +259,6 @@ class Restoring:
         except RowsHeld as held:
             message = f"What is to be put back does not hold together: {held} Nothing was put back."
             raise RequestRefused(message) from held
-
-
-async def require_finished(transaction: Transaction, schema: str, user_id: UserId) -> None:
-    """Refuse a user whose very many rows are still on their way out.
-
-    Raises:
-        RequestRefused: they are.
-    """
-    if await transaction.value(_SQL["is_unfinished"], schema, user_id):
-        message = (
-            "The removal of the user's very many rows is still under way: nothing was done. Try again when it is "
-            "finished; the next run, or the webhook service, goes on with it."
-        )
-        raise RequestRefused(message)
 
 
 def own_request() -> RemovalTerms:

@@ -110,7 +110,7 @@ SELECT
     ARRAY(SELECT jsonb_object_keys(primary_key) ORDER BY 1) AS primary_key,
     count(*) AS links, min(id) AS first_id, max(id) AS last_id
 FROM usersync.links
-WHERE schema_name = $1 AND user_id = $2 AND restored_at IS NULL
+WHERE schema_name = $1 AND user_id = $2 AND restored_at IS NULL AND expires_at > (SELECT usersync.clock())
 GROUP BY 1, 2, 3, 4, 5, 6
 ORDER BY min(id);
 
@@ -126,7 +126,7 @@ WITH linked AS (
     WHERE usersync_link.schema_name = $1 AND usersync_link.user_id = $2 AND usersync_link.table_name = $3
         AND usersync_link.child_schema = $4 AND usersync_link.child_table = $5
         AND usersync_link.constraint_name = $6 AND usersync_link.id BETWEEN $7 AND $8
-        AND usersync_link.restored_at IS NULL
+        AND usersync_link.restored_at IS NULL AND usersync_link.expires_at > (SELECT usersync.clock())
         AND {locating} AND {unchanged}
         AND NOT EXISTS (
             SELECT FROM usersync.links AS later

@@ -1,6 +1,3 @@
--- is_unfinished(schema_name, user_id)
-SELECT EXISTS (SELECT FROM usersync.unfinished WHERE schema_name = $1 AND user_id = $2);
-
 -- portions(schema_name, user_id, duplicates)
 -- Rows of one removal from one table, with the columns that it had then: what is put back together. Past their
 -- retention some of them may be gone by now, so none of them is.
@@ -114,11 +111,16 @@ FROM usersync.buried AS b JOIN usersync.target AS t ON t.schema_name = b.schema_
 WHERE b.schema_name = $1 AND b.user_hash = sha256(t.salt || convert_to(t.instance_id || $2::text, 'UTF8'));
 
 -- end_claims(schema_name, user_id, lives)
--- Those that would take his rows away again. Of whom Clerk knows no announced deletion is proved; and it may have been
--- announced since Clerk was asked, so it stays, to be asked for.
+-- Those that would take his rows away again.
 DELETE FROM usersync.claims
 WHERE schema_name = $1 AND user_id = $2
     AND (kind = 'second_sweep' OR kind IN ('deletion', 'holdback') AND NOT $3::boolean);
+
+-- renew_claims(schema_name, user_id)
+-- A deletion of whom Clerk knows may have been announced since Clerk was asked: it stays, under another number, so that
+-- who has taken it, and an answer of before, finds that it stands no more.
+UPDATE usersync.claims SET id = DEFAULT, attempts = 0, present_answers = 0
+WHERE schema_name = $1 AND user_id = $2 AND kind IN ('deletion', 'holdback');
 
 -- forget_suspect(schema_name, user_id)
 -- Should he be missing, his absence begins anew.

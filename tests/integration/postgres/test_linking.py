@@ -513,6 +513,16 @@ async def test_links_expire_with_the_archive(liked: str) -> None:
         assert await fetch_value(liked, f"SELECT count(*) FROM {kept} AS k") == 1
 
 
+async def test_a_link_that_is_past_its_retention_is_neither_set_again_nor_counted(liked: str) -> None:
+    await execute(liked, "INSERT INTO likes SELECT 3, task FROM likes WHERE id = 1")
+    async with gone(liked) as database:
+        await execute(
+            liked, "UPDATE usersync.links SET expires_at = now() WHERE id = (SELECT min(id) + 1 FROM usersync.links)"
+        )
+        restored = await database.restore(GONE, RESTORE)
+    assert restored.links == Links({"likes": 2}, {}, {})
+
+
 async def test_an_archived_user_who_is_erased_later_is_forgotten_in_both_directions(url: str) -> None:
     """What referred to his rows goes, and that his row referred to somebody else's."""
     await execute(

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from controller.postgres import Database
 
 TERMS = RemovalTerms.of(Deletion(limits=Limits(10, 100)), permitted=10)
-RESTORE = RestoreTerms("somebody", ends_removal=True)
+RESTORE = RestoreTerms("somebody")
 IN_ONE_SLICE = replace(BOUNDS, slice=timedelta(seconds=8))
 LIKED = "CREATE TABLE likes (id serial PRIMARY KEY, task uuid REFERENCES tasks ON DELETE SET NULL)"
 LIKES = f"INSERT INTO likes (task) SELECT id FROM tasks WHERE user_id = '{LARGE}'"

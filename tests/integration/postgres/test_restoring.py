@@ -205,7 +205,7 @@ async def test_a_deletion_announced_while_a_living_user_is_put_back_is_still_to_
     """Clerk was asked before, so he may have gone since; if he lives, Clerk's answer ends the claim."""
     async with archived(whole) as removed:
         await removed.database.record_claim(delivery("m1", "user.deleted"), USER, ClaimKind.DELETION)
-        await removed.restore(replace(TERMS, ends_removal=True))
+        await removed.restore(replace(TERMS, lives=True))
     assert [row["kind"] for row in await fetch(whole, "SELECT kind FROM usersync.claims")] == ["deletion"]
 
 
@@ -222,22 +222,6 @@ async def test_a_second_sweep_that_was_under_way_does_not_take_a_restored_user_a
         removal = await database.settle_by_removal(sweep, proofs([USER], clock)[0], Deletion())
         assert removal.users == 0
     assert await rows_of(whole, USER) == WHOLE
-
-
-async def test_a_user_whose_removal_is_under_way_is_refused(whole: str) -> None:
-    async with archived(whole) as removed:
-        columns = await fetch(
-            whole,
-            "SELECT column_name FROM information_schema.columns WHERE table_name = 'unfinished' AND is_nullable = 'NO' "
-            "AND column_default IS NULL ORDER BY ordinal_position",
-        )
-        values = {"schema_name": "public", "user_id": USER, "act": "archived", "reason": "orphaned"}
-        names = [row["column_name"] for row in columns]
-        given = ", ".join(f"'{values[name]}'" for name in names)
-        await execute(whole, f"INSERT INTO usersync.unfinished ({', '.join(names)}) VALUES ({given})")
-        with pytest.raises(RequestRefused, match="still under way"):
-            await removed.restore()
-    assert await rows_of(whole, USER) == NOTHING
 
 
 async def test_nobody_is_put_back_while_a_run_is_under_way(whole: str) -> None:

@@ -40,15 +40,15 @@ class FakeArchive:
     pinned: str | None = INSTANCE.id
     restored: list[UserId] = field(default_factory=list)
     erased: list[Proof] = field(default_factory=list)
-    ends_removal: bool | None = None
+    lives: bool | None = None
     parts: int = 1
 
     async def pinned_instance(self) -> str | None:
         return self.pinned
 
     async def restore(self, user_id: UserId, terms: RestoreTerms) -> Restored:
-        assert replace(terms, ends_removal=False) == TERMS
-        self.ends_removal = terms.ends_removal
+        assert replace(terms, lives=False) == TERMS
+        self.lives = terms.lives
         self.restored.append(user_id)
         return Restored({"tasks": 1}, {}, {}, tombstone_lifted=True)
 
@@ -85,7 +85,7 @@ async def test_a_user_whom_clerk_knows_is_put_back_without_a_warning(
 ) -> None:
     restored = await restore(USER, TERMS, directory, archive, grace_period=None)
     assert (archive.restored, restored.warnings) == ([USER], ())
-    assert archive.ends_removal
+    assert archive.lives
 
 
 async def test_a_user_whom_clerk_does_not_know_is_not_put_back(directory: FakeDirectory, archive: FakeArchive) -> None:
@@ -101,7 +101,7 @@ async def test_a_forced_user_is_put_back_and_the_grace_period_is_told(
     directory.users.clear()
     restored = await restore(USER, TERMS, directory, archive, grace_period=DAY)
     assert archive.restored == [USER]
-    assert archive.ends_removal is False
+    assert archive.lives is False
     (warning,) = restored.warnings
     assert "orphaned again" in warning
     assert "24 h" in warning
@@ -118,7 +118,7 @@ async def test_where_clerk_cannot_be_asked_nobody_is_put_back_but_by_force(
     assert archive.restored == []
     restored = await restore(USER, TERMS, directory, archive, grace_period=DAY)
     assert archive.restored == [USER]
-    assert archive.ends_removal is False
+    assert archive.lives is False
     assert "could not be asked" in restored.warnings[0]
 
 
