@@ -11,7 +11,7 @@ from controller.core.facts import Failed, ServerFacts
 from controller.core.findings import Finding, Severity, Unchecked, error, note, warning
 from controller.core.securing import SecurityReason, faults
 from controller.core.targets import DeletionPolicy, Role, RowLevelSecurity
-from controller.core.users import CLERK_ID_PATTERN
+from controller.core.users import CLERK_ID_LENGTH_MAX, CLERK_ID_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -203,7 +203,8 @@ def _of_foreign(database: DatabaseFacts) -> Iterator[Finding | Unchecked]:
             f"User ids that are not of Clerk's form (user_...): {words}.",
             "They are counted and never touched: if they are ids of an older login, those rows stay for ever.",
             f"Look at them: SELECT {column}, count(*) FROM {found[0].table} "  # noqa: S608 - printed for a person
-            f"WHERE {column} !~ '{CLERK_ID_PATTERN}' GROUP BY 1; map or remove them yourself.",
+            f"WHERE {column} !~ '{CLERK_ID_PATTERN}' OR length({column}) > {CLERK_ID_LENGTH_MAX} GROUP BY 1; map or "
+            "remove them yourself.",
         )
 
 

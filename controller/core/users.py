@@ -20,12 +20,16 @@ UserId = NewType("UserId", str)
 CLERK_ID_PATTERN = "^user_[A-Za-z0-9]+$"
 """Clerk's form of a user id, as a regular expression that PostgreSQL and Python read alike."""
 
+CLERK_ID_LENGTH_MAX = 255
+"""Clerk's ids have 32 characters; what is much longer can be in no index of PostgreSQL. Beside the pattern, as a bound
+within it costs a hundred times as much."""
+
 _CLERK_ID = re.compile(CLERK_ID_PATTERN.removeprefix("^").removesuffix("$"), re.ASCII)
 
 
 def parse_user_id(value: object) -> UserId | None:
     """Return the value as a `UserId`, or None if it is foreign (a uuid, `system`, empty, not text)."""
-    if isinstance(value, str) and _CLERK_ID.fullmatch(value):
+    if isinstance(value, str) and len(value) <= CLERK_ID_LENGTH_MAX and _CLERK_ID.fullmatch(value):
         return UserId(value)
     return None
 

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 DESCRIBING = frozenset({"user.created", "user.updated"})
 """Types whose data is a whole user."""
 
-ID_CHARACTERS_MAX = 255
-"""Clerk's ids have 32; what is much longer can be in no index of the database, and would be an error there."""
-
 TYPE_CHARACTERS_MAX = 100
 """Clerk's longest is a third of it; it stands in the log, where whoever holds the secret could write a megabyte."""
 
@@ -69,7 +66,7 @@ def read_event(body: bytes, mapping: tuple[MappedColumn, ...] = ()) -> Event:
         message = "The body is not an event: a JSON object with type, instance_id and data."
         raise Refused(RefusalKind.MALFORMED_BODY, message) from error
     mapped = bool(mapping) and envelope.type in DESCRIBING
-    named = parse_user_id(user.id) if len(user.id or "") <= ID_CHARACTERS_MAX else None
+    named = parse_user_id(user.id)
     return Event(
         envelope.type,
         envelope.instance_id,

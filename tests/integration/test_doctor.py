@@ -98,6 +98,7 @@ async def test_nothing_is_changed_by_looking(patient: Patient) -> None:
         ("ALTER TABLE moods RENAME COLUMN user_id TO owner", "UserIdMissing", Severity.ERROR),
         ("CREATE TABLE notes (user_id text)", "UnlistedTables", Severity.WARNING),
         ("INSERT INTO moods (user_id) VALUES ('system')", "ForeignIds", Severity.NOTE),
+        ("INSERT INTO moods (user_id) VALUES ('user_' || repeat('a', 251))", "ForeignIds", Severity.NOTE),
         ("DROP TABLE moods; CREATE VIEW moods AS SELECT * FROM tasks", "NotATable", Severity.ERROR),
         (
             "CREATE TABLE notes (mood uuid REFERENCES moods ON DELETE CASCADE)",

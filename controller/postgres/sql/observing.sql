@@ -27,7 +27,7 @@ compared AS MATERIALIZED (
         o.user_id IS NOT NULL AS owning,
         coalesce(o.profile_rows, 0) AS profile_rows,
         -- What Clerk listed is of Clerk's form; only the others need the expression.
-        d.user_id IS NOT NULL OR o.user_id ~ $3 AS ours
+        d.user_id IS NOT NULL OR (o.user_id ~ $3 AND octet_length(o.user_id) <= 255) AS ours
     FROM desired AS d FULL JOIN owners AS o ON o.user_id = d.user_id
 ),
 unlisted AS MATERIALIZED (

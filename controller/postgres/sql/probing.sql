@@ -26,4 +26,5 @@ JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = wanted.name;
 
 -- count_foreign(pattern)
 SELECT count(*) FROM {schema}.{table} AS usersync_row
-WHERE usersync_row.{user_id} <> '' AND usersync_row.{user_id}::text !~ $1;
+WHERE usersync_row.{user_id} <> ''
+    AND (usersync_row.{user_id}::text !~ $1 OR octet_length(usersync_row.{user_id}::text) > 255);

@@ -29,7 +29,7 @@ FROM usersync.target AS t WHERE t.schema_name = $1;
 
 -- count_users(pattern)
 SELECT count(DISTINCT usersync_row.{user_id}) FROM {schema}.{table} AS usersync_row
-WHERE usersync_row.{user_id}::text ~ $1;
+WHERE usersync_row.{user_id}::text ~ $1 AND octet_length(usersync_row.{user_id}::text) <= 255;
 
 -- note_users(schema_name, users)
 UPDATE usersync.target SET users_with_rows = $2, users_counted_at = usersync.clock() WHERE schema_name = $1;

@@ -13,7 +13,7 @@ SELECT DISTINCT usersync_row.{user_id}::text COLLATE "C" AS user_id FROM {schema
 -- sample_user_ids(pattern, limit)
 -- By hash: spread over the ids, whatever their order in the table; the same ones each time.
 SELECT user_id FROM ({parts}) AS owners
-WHERE user_id ~ $1
+WHERE user_id ~ $1 AND octet_length(user_id) <= 255
 GROUP BY user_id
 ORDER BY hashtextextended(user_id, 0)
 LIMIT $2;

@@ -57,6 +57,7 @@ async def test_a_listed_user_with_rows_but_no_profile_is_missing_and_not_clerk_o
         "user_abc\n",
         "user_abc\nuser_abd",
         "x" * 300,
+        "user_" + "a" * 251,
     ],
 )
 async def test_a_value_that_is_not_of_clerks_form_is_foreign_and_never_a_candidate(
@@ -67,6 +68,15 @@ async def test_a_value_that_is_not_of_clerks_form_is_foreign_and_never_a_candida
         drift = await run.observe()
         assert (drift.foreign, drift.orphaned, drift.duplicates, drift.users_with_rows) == (1, 0, 0, 0)
         assert [page async for page in run.orphaned()] == []
+
+
+async def test_a_value_too_long_for_any_index_is_foreign_and_the_others_are_observed(empty_database_url: str) -> None:
+    await create_tables(empty_database_url, index=False)
+    longest, endless = "user_" + "a" * 250, "user_" + "".join(f"{number:x}" for number in range(10_000))
+    await seed(empty_database_url, "tasks", [longest, endless])
+    async with opened(empty_database_url) as database, running(database, user_ids(1)) as run:
+        assert (await run.observe()).foreign == 1
+        assert [page async for page in run.orphaned()] == [[longest]]
 
 
 @pytest.mark.parametrize("value", [None, ""])

@@ -20,7 +20,7 @@ from controller.core.proofs import MAX_AGE, Proof
 from controller.core.removals import RemovalTerms
 from controller.core.suspects import Suspects, Terms
 from controller.core.targets import Approval, Deletion, DeletionPolicy, Limits, Policy
-from controller.core.users import Environment, Instance, UserId
+from controller.core.users import CLERK_ID_LENGTH_MAX, Environment, Instance, UserId
 from controller.errors import TargetBusy, WrongInstance
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ class StoreContract:
     async def test_a_sample_has_distinct_ids_of_clerks_form(self, premises: Premises) -> None:
         await add_users(premises, A, A, B)
         await premises.add_row(DATA, "system")
+        await premises.add_row(DATA, "user_" + "a" * CLERK_ID_LENGTH_MAX)
         await premises.add_row(DATA, C)
         assert sorted(await premises.store.sample_user_ids(200)) == [A, B, C]
         assert len(await premises.store.sample_user_ids(2)) == 2
