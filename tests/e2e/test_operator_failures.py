@@ -11,9 +11,16 @@ from controller.core.users import Environment
 from controller.emulator import ClerkEmulator, EmulatorSettings, Endpoint, Fault, FaultName
 from tests.e2e.conftest import ROOT
 from tests.support.controlplane import ControlPlane, Programs
-from tests.support.databases import create_tables, execute, seed_users, user_ids, user_ids_in, users_with_rows
-from tests.support.databases import until as until_in
-from tests.support.observing import SOMEBODY_WAITS, STALE_LOCK, observing, row_held
+from tests.support.databases import (
+    create_tables,
+    execute,
+    seed_users,
+    until_waited_for,
+    user_ids,
+    user_ids_in,
+    users_with_rows,
+)
+from tests.support.observing import STALE_LOCK, observing, row_held
 from tests.support.stage import Stage, until
 from tests.support.usersyncs import clerk as clerk_part
 
@@ -248,16 +255,16 @@ async def test_killed_within_and_between_batches_nobody_sees_half_a_user(stage: 
     gone = [*GONE, *stage.clerk.delete_many(list(stage.clerk.users)[:600], webhook=False)]  # more than one batch
     fast = clerk_part(apiUrl=stage.clerk.url, rateLimitShare=100)
     async with observing(url) as observer:
-        async with row_held(url, "daily_checkins", min(gone)):  # of the first batch
+        async with row_held(url, "daily_checkins", min(gone)) as holder:  # of the first batch
             stage.apply(actions=["FullSync"], clerk=fast, deletion={"limits": {"users": 10_000, "percent": 100}})
-            await until_in(url, SOMEBODY_WAITS, seconds=60)
+            await until_waited_for(holder, seconds=60)
             operator.kill()
             await observer.looked_again()
         all_there = observer.users
         await execute(url, STALE_LOCK)
-        async with row_held(url, "daily_checkins", max(gone)):  # of the last one
+        async with row_held(url, "daily_checkins", max(gone)) as holder:  # of the last one
             operator = stage.start()
-            await until_in(url, SOMEBODY_WAITS, seconds=60)
+            await until_waited_for(holder, seconds=60)
             operator.kill()
             await observer.looked_again()
         between = observer.users
@@ -267,6 +274,6 @@ async def test_killed_within_and_between_batches_nobody_sees_half_a_user(stage: 
             lambda: observer.users == len(stage.clerk.users), seconds=60, what="the end", details=stage.describe
         )
     assert all_there == USERS + len(GONE)
-    assert len(stage.clerk.users) < between < all_there
+    assert len(stage.clerk.users) < between < all_there, stage.describe()
     assert observer.halves == []
     assert await users_with_rows(url) == set(stage.clerk.users)

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from controller.emulator import ClerkEmulator, Endpoint, Fault, FaultName
-from tests.support.databases import connected, execute, fetch, seed, until, users_with_rows
-from tests.support.observing import SOMEBODY_WAITS, observing, row_held
+from tests.support.databases import connected, execute, fetch, seed, until_waited_for, users_with_rows
+from tests.support.observing import observing, row_held
 from tests.support.serving import OWED, Program, count, environment_of, eventually, rows_in_all, start
 from tests.support.sessions import ORIGIN, ask, bearer
 from tests.support.usersyncs import clerk as clerk_part
@@ -111,7 +111,7 @@ async def test_killed_before_the_intent_is_stored_nothing_has_happened(world: Wo
     async with connected(world.url) as connection, connection.transaction():
         await connection.execute(LOCK_OF_THE_USER, world.user)
         async with killed(world):
-            await until(world.url, SOMEBODY_WAITS)
+            await until_waited_for(connection)
     assert await count(world.url, "claims") == 0
     assert world.user in world.clerk.users
     assert await rows_in_all(world.url, world.user) == WHOLE
@@ -155,8 +155,8 @@ async def test_killed_when_clerk_has_said_so_and_the_proof_is_owed(world: World)
 
 async def test_killed_in_the_middle_of_the_removal_nobody_sees_half_of_him(world: World) -> None:
     async with observing(world.url) as observer:
-        async with row_held(world.url, "daily_checkins", world.user), killed(world):
-            await until(world.url, SOMEBODY_WAITS)
+        async with row_held(world.url, "daily_checkins", world.user) as holder, killed(world):
+            await until_waited_for(holder)
         await observer.looked_again()
         assert await rows_in_all(world.url, world.user) == WHOLE
         await execute(world.url, LEASE_OVER)
@@ -169,7 +169,7 @@ async def test_killed_after_the_removal_and_before_the_answer(world: World) -> N
     async with connected(world.url) as connection, connection.transaction():
         await connection.execute(LOCK_OF_THE_CHAIN)
         async with killed(world):
-            await until(world.url, SOMEBODY_WAITS)
+            await until_waited_for(connection)
     assert await rows_in_all(world.url, world.user) == (0, 0, 0, 0)
     await world.finished_once(await world.start())
 
@@ -177,13 +177,13 @@ async def test_killed_after_the_removal_and_before_the_answer(world: World) -> N
 async def test_killed_between_two_batches_of_very_many_rows_any_other_goes_on(world: World) -> None:
     await seed(world.url, "tasks", [world.user], rows=55_000)
     second = await world.start()
-    async with row_held(world.url, "moods", world.user):
+    async with row_held(world.url, "moods", world.user) as holder:
         first = await world.start()
         began = asyncio.get_running_loop().time()
         answer = await ask(await first.url(), bearer(world.token))
         assert (answer.status, answer.content["status"]) == (202, "pending")
         assert asyncio.get_running_loop().time() - began < 3
-        await until(world.url, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        await until_waited_for(holder)
         first.kill()
     assert (await count(world.url, "unfinished"), await count(world.url, "tombstones")) == (1, 1)
     await execute(world.url, LEASE_OVER)

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from controller.emulator import ClerkEmulator, Endpoint, Fault, FaultName
-from tests.support.databases import connected, execute, seed, until, users_with_rows
-from tests.support.observing import SOMEBODY_WAITS, observing, row_held
+from tests.support.databases import connected, execute, seed, until_waited_for, users_with_rows
+from tests.support.observing import observing, row_held
 from tests.support.serving import (
     OWED,
     REPOSITORY,
@@ -123,9 +123,9 @@ async def test_killed_in_the_middle_of_a_removal_nobody_sees_half_a_user(
     first = starter.start()
     await point_at(clerk, first)
     async with observing(url) as observer:
-        async with row_held(url, "daily_checkins", gone_user):
+        async with row_held(url, "daily_checkins", gone_user) as holder:
             clerk.delete(gone_user)
-            await until(url, SOMEBODY_WAITS)
+            await until_waited_for(holder)
             first.kill()
             await observer.looked_again()
         await observer.looked_again()
@@ -190,7 +190,7 @@ async def test_killed_between_two_batches_of_a_user_with_very_many_rows_another_
         clerk.delete(gone_user)
         await clerk.webhooks.settle()
         assert [each.status for each in clerk.webhooks.deliveries] == [200]
-        await until(url, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        await until_waited_for(application)
         assert await rows_in_all(url, gone_user) == (0, 0, 0, 2)
         first.kill()
     assert (await count(url, "unfinished"), await count(url, "tombstones")) == (1, 1)

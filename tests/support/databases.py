@@ -60,7 +60,18 @@ async def put_clock(url: str, ahead: timedelta) -> None:
 
 async def until(url: str, condition: str, *, seconds: float = 15) -> None:
     """Wait until a query answers true."""
-    async with connected(url) as connection, asyncio.timeout(seconds):
+    async with connected(url) as connection:
+        await _until(connection, condition, seconds)
+
+
+async def until_waited_for(holder: asyncpg.Connection, *, seconds: float = 15) -> None:
+    """Wait until somebody waits for a lock of this connection; who waits for another one does not count."""
+    query = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+    await _until(holder, query, seconds)
+
+
+async def _until(connection: asyncpg.Connection, condition: str, seconds: float) -> None:
+    async with asyncio.timeout(seconds):
         while not await connection.fetchval(condition):  # noqa: ASYNC110 - the server has no event to wait for
             await asyncio.sleep(0.005)
 

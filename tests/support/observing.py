@@ -12,6 +12,8 @@ from tests.support.databases import TABLES, connected
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    import asyncpg
+
 
 @dataclass
 class Observer:
@@ -60,14 +62,15 @@ async def observing(url: str) -> AsyncIterator[Observer]:
 
 
 @asynccontextmanager
-async def row_held(url: str, table: str, user_id: str) -> AsyncIterator[None]:
-    """Lock a user's rows in one table, so that a removal of that user comes as far as this table and waits."""
+async def row_held(url: str, table: str, user_id: str) -> AsyncIterator[asyncpg.Connection]:
+    """Lock a user's rows in one table, so that a removal of that user comes as far as this table and waits.
+
+    Yields who holds them, for `databases.until_waited_for`.
+    """
     async with connected(url) as connection, connection.transaction():
         assert await connection.fetch(f'SELECT FROM "{table}" WHERE user_id = $1 FOR UPDATE', user_id)
-        yield
+        yield connection
 
 
-SOMEBODY_WAITS = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
-"""For `databases.until`: a removal has reached the rows of `row_held`."""
 STALE_LOCK = "UPDATE usersync.locks SET heartbeat_at = heartbeat_at - interval '10 minutes'"
 """For `databases.execute`: as a minute without a heartbeat would leave the lock of a killed run."""

@@ -13,7 +13,7 @@ from tests.support.databases import (
     fetch_value,
     seed,
     seed_users,
-    until,
+    until_waited_for,
     user_ids,
     user_ids_in,
 )
@@ -121,9 +121,7 @@ async def test_an_application_that_writes_meanwhile_is_waited_for(database_url: 
         await transaction.start()
         await other.execute("INSERT INTO user_progress (user_id) VALUES ($1)", user)
         creating = asyncio.create_task(run.create_profiles([user]))
-        await until(
-            database_url, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND mode = 'ShareRowExclusiveLock'"
-        )
+        await until_waited_for(other)
         await transaction.commit()
         assert await creating == 0
     assert await user_ids_in(database_url) == [user]

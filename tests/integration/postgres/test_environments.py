@@ -23,7 +23,7 @@ from tests.support.databases import (
     rows_of,
     seed,
     seed_users,
-    until,
+    until_waited_for,
     user_ids,
     users_with_rows,
 )
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from controller.postgres import Database
 
 WHOLE = {"user_progress": 1, "tasks": 2, "daily_checkins": 2, "moods": 2}
-WAITING = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'usersync'"
 TRACES = """
     SELECT (SELECT count(*) FROM usersync.archive) + (SELECT count(*) FROM usersync.tombstones)
 """
@@ -121,7 +120,7 @@ async def test_a_lock_timeout_of_the_role_does_not_shorten_ours(
         async with connected(database_url) as application, application.transaction():
             await application.execute("SELECT 1 FROM moods WHERE user_id = $1 FOR UPDATE", users[1])
             removing = asyncio.create_task(run.remove_users(proofs(users[1:]), TERMS))
-            await until(database_url, WAITING)
+            await until_waited_for(application)
         assert await removing == Removal(users=1, rows=7)
     assert postgres_server.log.count("due to lock timeout") == before
 
@@ -134,7 +133,7 @@ async def removal_behind_a_lock(url: str, user: str, living: list[str]) -> Async
         await holding.start()
         await application.execute("SELECT 1 FROM moods WHERE user_id = $1 FOR UPDATE", user)
         removing = asyncio.create_task(run.remove_users(proofs([user]), TERMS))
-        await until(url, WAITING)
+        await until_waited_for(application)
         yield application
         await removing
 
@@ -211,7 +210,7 @@ async def test_a_deadlock_with_the_application_ends_in_favour_of_both(database_u
         async with held.transaction():
             await held.execute("SELECT 1 FROM user_progress WHERE user_id = $1 FOR UPDATE", users[1])
             removing = asyncio.create_task(run.remove_users(proofs(users[1:]), TERMS))
-            await until(database_url, WAITING)
+            await until_waited_for(held)
             await held.execute("UPDATE moods SET note = 'late' WHERE user_id = $1", users[1])
         assert await removing == Removal(users=1, rows=7)
     notes = await fetch(database_url, "SELECT content FROM usersync.archive WHERE table_name = 'moods'")

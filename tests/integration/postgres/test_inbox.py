@@ -20,6 +20,7 @@ from tests.support.databases import (
     seed,
     seed_users,
     until,
+    until_waited_for,
     user_ids,
     user_ids_in,
     users_with_rows,
@@ -251,7 +252,7 @@ async def test_a_creation_that_waited_for_the_removal_of_its_user_finds_him_buri
         await row_lock.start()
         await application.execute("SELECT 1 FROM moods FOR UPDATE")
         removing = asyncio.create_task(database.settle_by_removal(claim, proofs([USER])[0], DELETION))
-        await until(database_url, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        await until_waited_for(application)
         creating = asyncio.create_task(database.create_profile(delivery("m1"), USER))
         await until(database_url, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'")
         await row_lock.rollback()

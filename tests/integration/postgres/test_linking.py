@@ -25,6 +25,7 @@ from tests.support.databases import (
     seed,
     seed_users,
     until,
+    until_waited_for,
     user_ids,
 )
 from tests.support.stores import ERASE, RETAIN, TERMS, erase, ids, opened, proofs, running
@@ -46,7 +47,6 @@ LIKED = "CREATE TABLE likes (id int PRIMARY KEY, task uuid CONSTRAINT liked REFE
 LIKES = f"INSERT INTO likes SELECT row_number() OVER (ORDER BY id), id FROM tasks WHERE user_id = '{GONE}'"
 A_TASK = f"SELECT id FROM tasks WHERE user_id = '{GONE}' LIMIT 1"
 A_MOOD = f"SELECT id FROM moods WHERE user_id = '{GONE}' LIMIT 1"
-SOMEBODY_WAITS = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
 TASKS_LIKED = "SELECT count(task) FROM likes"
 NOTED = "SELECT count(*) FROM usersync.links"
 STOP_FUNCTION = """
@@ -365,7 +365,7 @@ async def test_a_row_pointed_elsewhere_between_the_look_and_the_delete_is_not_no
     ):
         await gate.execute("SELECT pg_advisory_lock(42)")
         removing = asyncio.create_task(run.remove_users(proofs([GONE]), TERMS))
-        await until(liked, SOMEBODY_WAITS)
+        await until_waited_for(gate)
         await application.execute("UPDATE likes SET task = NULL WHERE id = 1")
         await gate.execute("SELECT pg_advisory_unlock(42)")
         assert (await removing).users == 1
@@ -386,7 +386,7 @@ async def test_a_row_being_inserted_is_waited_for_and_noted(either: str) -> None
         await insertion.start()
         await application.execute(LIKES)
         removing = asyncio.create_task(run.remove_users(proofs([GONE]), TERMS))
-        await until(either, SOMEBODY_WAITS)
+        await until_waited_for(application)
         await insertion.commit()
         assert (await removing).users == 1
     assert await fetch_value(either, TASKS_LIKED) == 0
@@ -405,7 +405,7 @@ async def test_a_row_inserted_between_the_look_and_the_delete_is_refused_and_not
     ):
         await gate.execute("SELECT pg_advisory_lock(42)")
         removing = asyncio.create_task(run.remove_users(proofs([GONE]), TERMS))
-        await until(either, SOMEBODY_WAITS)
+        await until_waited_for(gate)
         inserting = asyncio.create_task(application.execute(LIKES))
         await until(either, "SELECT count(*) > 1 FROM pg_locks WHERE NOT granted")
         await gate.execute("SELECT pg_advisory_unlock(42)")
@@ -426,7 +426,7 @@ async def test_a_row_of_the_user_to_which_nobody_has_looked_what_refers_is_not_d
         await work.start()
         await application.execute("SELECT FROM tasks FOR UPDATE")
         removing = asyncio.create_task(run.remove_users(proofs([GONE]), TERMS))
-        await until(url, SOMEBODY_WAITS)
+        await until_waited_for(application)
         await seed(url, "tasks", [GONE])
         await work.commit()
         assert await removing == Removal(users_left=1)
@@ -593,7 +593,7 @@ async def test_without_such_a_key_no_row_is_locked_before_the_delete(url: str) -
     ):
         await gate.execute("SELECT pg_advisory_lock(42)")
         removing = asyncio.create_task(run.remove_users(proofs([GONE]), TERMS))
-        await until(url, SOMEBODY_WAITS)
+        await until_waited_for(gate)
         free = await application.fetch("SELECT FROM tasks FOR UPDATE SKIP LOCKED")
         assert len(free) == 5, "all but the one that the DELETE has come to"
         await gate.execute("SELECT pg_advisory_unlock(42)")

@@ -15,7 +15,16 @@ from controller.core.proofs import MAX_AGE
 from controller.core.removals import RemovalTerms
 from controller.core.requests import Links, RestoreTerms
 from controller.core.targets import Deletion, Limits
-from tests.support.databases import connected, create_tables, execute, fetch, fetch_value, rows_of, until
+from tests.support.databases import (
+    connected,
+    create_tables,
+    execute,
+    fetch,
+    fetch_value,
+    rows_of,
+    until,
+    until_waited_for,
+)
 from tests.support.fakes.clock import FakeClock
 from tests.support.purges import (
     BOUNDS,
@@ -138,7 +147,7 @@ async def test_a_row_being_inserted_is_waited_for_and_noted(url: str) -> None:
         async with application.transaction():
             await application.execute(LIKES)
             going_on = asyncio.create_task(go_on(run, TERMS))
-            await until(url, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            await until_waited_for(application)
         assert (await going_on)[-1] == Removal(users=1)
     assert await fetch_value(url, NOTED) == 12
 
@@ -160,7 +169,7 @@ async def test_a_row_inserted_between_the_look_and_the_delete_is_refused(url: st
         await begin(run, TERMS)
         await gate.execute("SELECT pg_advisory_lock(42)")
         going_on = asyncio.create_task(go_on(run, TERMS, times=1))
-        await until(url, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")
+        await until_waited_for(gate)
         inserting = asyncio.create_task(application.execute(LIKES))
         await until(url, "SELECT count(*) > 1 FROM pg_locks WHERE NOT granted")
         await gate.execute("SELECT pg_advisory_unlock(42)")
@@ -180,7 +189,7 @@ async def test_a_proof_that_expires_while_a_batch_is_waited_for_removes_nothing_
         async with application.transaction():
             await application.execute("SELECT FROM tasks FOR KEY SHARE")
             going_on = asyncio.create_task(run.go_on(proofs([LARGE], clock)[0], TERMS))
-            await until(indexed_url, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            await until_waited_for(application)
             clock.advance(MAX_AGE + timedelta(seconds=1))
         assert await going_on == Removal(users_left=1)
     assert await rows_of(indexed_url, LARGE) == WITHOUT_PROFILE

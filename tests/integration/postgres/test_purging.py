@@ -26,7 +26,7 @@ from tests.support.databases import (
     rows_of,
     seed,
     seed_users,
-    until,
+    until_waited_for,
     user_ids,
     users_with_rows,
 )
@@ -252,7 +252,7 @@ async def test_a_row_that_becomes_another_users_while_we_wait_for_it_stays(url: 
             given = "UPDATE tasks SET user_id = $1 WHERE ctid IN (SELECT ctid FROM tasks WHERE user_id = $2 LIMIT 1)"
             await application.execute(given, LIVING, LARGE)
             going_on = asyncio.create_task(go_on(run, LIMITED))
-            await until(url, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            await until_waited_for(application)
         assert (await going_on)[-1] == Removal(users=1)
     assert (await rows_of(url, LIVING))["tasks"] == 2 + 7 + 1
     assert await archived(url) == {**ROWS, "tasks": 11}

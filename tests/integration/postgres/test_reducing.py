@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from controller.core.targets import Role, Table, Target
-from tests.support.databases import connected, execute, fetch, fetch_value, until, user_ids
+from tests.support.databases import connected, execute, fetch, fetch_value, until_waited_for, user_ids
 from tests.support.stores import ids, opened, running
 
 TARGET = Target(tables=(Table("profiles", Role.PROFILE),))
@@ -123,7 +123,7 @@ async def test_a_row_that_the_application_is_deleting_is_not_the_one_kept(empty_
         await deletion.start()
         await application.execute("DELETE FROM profiles WHERE n = 1")
         reducing = asyncio.create_task(run.reduce_duplicates(ids([USER])))
-        await until(empty_database_url, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        await until_waited_for(application)
         await deletion.commit()
         assert (await reducing).rows == 1
     assert await fetch_value(empty_database_url, "SELECT n FROM profiles") == 2

@@ -22,6 +22,7 @@ from tests.support.databases import (
     seed,
     seed_users,
     until,
+    until_waited_for,
     user_ids,
     user_ids_in,
     users_with_rows,
@@ -40,7 +41,6 @@ CASCADE_TO_COMMENTS = (
 )
 TASKS_OF_MOODS = "ALTER TABLE tasks ADD COLUMN mood uuid CONSTRAINT in_mood REFERENCES moods ON DELETE CASCADE"
 """Tasks belong to a mood, which may be another user's: children of `tasks` go with the parents of `moods`."""
-SOMEBODY_WAITS = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
 
 
 async def unlisted_cascades(url: str, target: Target | None = None) -> tuple[str, ...]:
@@ -328,7 +328,7 @@ async def test_a_row_being_inserted_is_waited_for_and_binds_the_user(empty_datab
             f"INSERT INTO tasks (user_id, mood) SELECT '{living}', id FROM moods WHERE user_id = '{gone}' LIMIT 1"
         )
         removing = asyncio.create_task(run.remove_users(proofs([gone]), TERMS))
-        await until(empty_database_url, SOMEBODY_WAITS)
+        await until_waited_for(application)
         await insertion.commit()
         assert await removing == Removal(users_left=1)
     assert await rows_of(empty_database_url, gone) == WHOLE
@@ -358,7 +358,7 @@ async def test_a_row_inserted_between_the_look_and_the_delete_is_refused_and_not
     ):
         await gate.execute("SELECT pg_advisory_lock(42)")
         removing = asyncio.create_task(run.remove_users(proofs([gone]), TERMS))
-        await until(empty_database_url, SOMEBODY_WAITS)
+        await until_waited_for(gate)
         inserting = asyncio.create_task(
             application.execute(
                 f"INSERT INTO tasks (user_id, mood) SELECT '{living}', id FROM moods WHERE user_id = '{gone}' LIMIT 1"
@@ -387,7 +387,7 @@ async def test_a_row_of_the_user_that_nobody_has_looked_at_is_not_deleted(empty_
         await work.start()
         await application.execute("SELECT FROM moods FOR UPDATE")
         removing = asyncio.create_task(run.remove_users(proofs([gone]), TERMS))
-        await until(empty_database_url, SOMEBODY_WAITS)
+        await until_waited_for(application)
         await seed(empty_database_url, "moods", [gone])
         await work.commit()
         assert await removing == Removal(users_left=1)
@@ -587,7 +587,7 @@ async def test_a_profile_row_being_referred_to_is_waited_for_and_stays(database_
         await insertion.start()
         await application.execute("INSERT INTO orders SELECT id FROM user_progress WHERE note = 'new'")
         reducing = asyncio.create_task(run.reduce_duplicates([user]))
-        await until(database_url, SOMEBODY_WAITS)
+        await until_waited_for(application)
         await insertion.commit()
         assert await reducing == Reduction(users_left=1)
     assert await fetch_value(database_url, "SELECT count(*) FROM orders") == 1
@@ -606,7 +606,7 @@ async def test_a_profile_row_that_nobody_has_looked_at_is_not_deleted(database_u
         await work.start()
         await application.execute("SELECT FROM user_progress FOR UPDATE")
         reducing = asyncio.create_task(run.reduce_duplicates([user]))
-        await until(database_url, SOMEBODY_WAITS)
+        await until_waited_for(application)
         await seed(database_url, "user_progress", [user])
         await work.commit()
         assert await reducing == Reduction(users_left=1)

@@ -22,6 +22,7 @@ from tests.support.databases import (
     seed,
     seed_users,
     until,
+    until_waited_for,
     user_ids,
     users_with_rows,
 )
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 WHOLE = {"user_progress": 1, "tasks": 2, "daily_checkins": 2, "moods": 2}
 NOTHING = dict.fromkeys(TABLES, 0)
-SOMEBODY_WAITS = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
 INDEXED = pytest.mark.parametrize("index", [True, False], ids=["indexed", "by-place"])
 
 
@@ -324,9 +324,7 @@ async def test_the_lock_of_a_user_is_taken_before_anything_is_read(empty_databas
         async with other.transaction():
             await other.execute("SELECT pg_advisory_xact_lock(hashtextextended('public/' || $1, 1970694498))", user)
             removing = asyncio.create_task(run.remove_users(proofs([user]), TERMS))
-            await until(
-                empty_database_url, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
-            )
+            await until_waited_for(other)
             await seed_users(empty_database_url, [user])
         assert (await removing).rows == 7
 

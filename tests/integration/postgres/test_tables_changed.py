@@ -16,7 +16,7 @@ from tests.support.databases import (
     rows_of,
     seed,
     seed_users,
-    until,
+    until_waited_for,
     user_ids,
     users_with_rows,
 )
@@ -24,7 +24,6 @@ from tests.support.purges import LARGE, begin, database_of, go_on, seed_large
 from tests.support.stores import TERMS, ids, opened, proofs, running
 
 INDEXED = pytest.mark.parametrize("index", [True, False], ids=["indexed", "by-place"])
-SOMEBODY_WAITS = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
 
 
 def cascade_to(parent: str) -> tuple[str, ...]:
@@ -119,7 +118,7 @@ async def test_a_cascade_made_while_a_removal_waits_is_seen_before_it_commits(da
         async with other.transaction():
             await other.execute("SELECT 1 FROM slow FOR UPDATE")
             going = asyncio.create_task(run.remove_users(proofs([user]), TERMS))
-            await until(database_url, SOMEBODY_WAITS)
+            await until_waited_for(other)
             await execute(database_url, *cascade_to("moods"))
         assert await going == Removal(users_left=1)
     assert await badges(database_url) == 2
