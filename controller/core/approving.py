@@ -39,6 +39,14 @@ def set_header(instance_id: str, target: Target, policy: DeletionPolicy) -> str:
     return json.dumps([instance_id, target.schema, tables, policy.value], separators=(",", ":"))
 
 
+def name_after(used: str) -> str:
+    """Return how a set is called that is held back again after its digest `used` was used up.
+
+    Who approved it then has not approved it now: the old digest may still stand in an annotation.
+    """
+    return hashlib.sha256(f"{used}\n".encode()).hexdigest()
+
+
 @dataclass(slots=True)
 class SetDigest:
     """sha256 over the header and the ids in byte order, each on a line; feed it ids in that order."""

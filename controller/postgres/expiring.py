@@ -1,4 +1,4 @@
-"""What is past its time goes: archived rows, noted links, deliveries, audited runs, second sweeps that nobody did.
+"""What is past its time goes: archived rows, noted links, deliveries, audited runs, unapproved sets, second sweeps.
 
 Decides how much of it at once: small batches, each in a transaction of its own, in a run under the fence, and no more
 of them in one run than `BATCHES`; the next run goes on. It never makes a run fail that has done its work. Used by
@@ -32,7 +32,7 @@ BATCHES: Final = 100
 async def purge(lock: RunLock) -> None:
     """Delete what has expired of this target; what is left, or cannot be deleted now, waits for the next run."""
     try:
-        for kind in (*_KEPT, "runs", "second_sweeps"):
+        for kind in (*_KEPT, "runs", "approvals", "second_sweeps"):
             await _purge(lock, _SQL[f"expire_{kind}"])
     except UserSyncError as error:
         log.warning("not_purged", run_id=str(lock.run_id), error=str(error))

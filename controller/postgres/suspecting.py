@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from controller.core.approving import VALID_FOR, HeldSet
+from controller.core.approving import VALID_FOR, HeldSet, name_after
 from controller.core.suspects import Suspects, Terms
 from controller.postgres.queries import load
 
@@ -82,6 +82,8 @@ async def hold(transaction: Transaction, run_id: UUID, schema: str, digest: SetD
     await transaction.change(_SQL["add_held_users"], run_id, schema, number)
     await transaction.change(_SQL["keep_apart"], run_id, schema, number)
     named = digest.hexdigest()
+    while await transaction.value(_SQL["is_used"], schema, named):
+        named = name_after(named)
     row = await transaction.row(_SQL["hold_set"], schema, named, digest.header, number, digest.users)
     return HeldSet(named, digest.users, row["held_since"], row["seen_before"])
 

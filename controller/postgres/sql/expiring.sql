@@ -31,6 +31,16 @@ DELETE FROM usersync.runs WHERE ctid = ANY(ARRAY(
     ORDER BY started_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ));
 
+-- expire_approvals(schema_name, at_most)
+-- Sets that nobody approved. The last one stays, for its number; a used one stays, or its digest would permit again.
+DELETE FROM usersync.approvals WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM usersync.approvals AS a
+    WHERE schema_name = $1 AND approved_at IS NULL
+        AND last_held_at < (SELECT usersync.clock()) - interval '90 days'
+        AND set_number < (SELECT max(set_number) FROM usersync.approvals WHERE schema_name = $1)
+    LIMIT $2 FOR UPDATE SKIP LOCKED
+));
+
 -- expire_second_sweeps(schema_name, at_most)
 -- Where webhooks are not served nobody does them but the runs, and each names a user who may have been erased.
 DELETE FROM usersync.claims WHERE id = ANY(ARRAY(

@@ -105,6 +105,9 @@ SELECT
     last_held_at < (SELECT usersync.clock()) - $3::interval AS expired
 FROM usersync.approvals WHERE schema_name = $1 AND digest = $2;
 
+-- is_used(schema_name, digest)
+SELECT EXISTS (SELECT FROM usersync.approvals WHERE schema_name = $1 AND digest = $2 AND used_at IS NOT NULL);
+
 -- next_set_number(schema_name)
 SELECT coalesce(max(set_number), 0) + 1 FROM usersync.approvals WHERE schema_name = $1;
 

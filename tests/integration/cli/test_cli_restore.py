@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from controller.emulator import Fault, FaultName
+from tests.integration.cli.conftest import AT_ONCE
 from tests.integration.cli.test_cli_terminal import on_terminal
-from tests.support.databases import TABLES, execute, fetch_value, rows_of, seed, seed_users
+from tests.support.databases import TABLES, execute, fetch_value, rows_of, seed, seed_users, users_with_rows
 from tests.support.usersyncs import clerk as clerk_section
 from tests.support.usersyncs import usersync as user_sync
 
@@ -68,6 +69,25 @@ async def test_a_forced_user_is_put_back_with_a_warning_and_the_next_run_leaves_
     cleanup = await usersync("cleanup", "--yes")
     assert cleanup.code == 3
     assert await rows_of(database_url, gone) == WHOLE
+
+
+async def test_whoever_was_put_back_and_is_due_again_needs_another_approval(
+    usersync: Command, clerk: ClerkEmulator, database_url: str
+) -> None:
+    users = clerk.add_users(20)
+    await seed_users(database_url, users)
+    gone = clerk.delete_many(users[:6], webhook=False)
+    held = await usersync("cleanup", *AT_ONCE, "-o", "json")
+    digest = held.document["pendingDeletion"]["digest"]
+    assert (await usersync("cleanup", *AT_ONCE, "--approve", digest)).code == 0
+    assert await users_with_rows(database_url) == set(users[6:])
+    for user in gone:
+        assert (await usersync("restore", user, "--force")).code == 0
+    held = await usersync("cleanup", *AT_ONCE, "--approve", digest, "-o", "json")
+    assert (held.code, await users_with_rows(database_url)) == (4, set(users))
+    assert "has been used" in held.document["lastRun"]["message"]
+    assert (await usersync("cleanup", *AT_ONCE, "--approve", held.document["pendingDeletion"]["digest"])).code == 0
+    assert await users_with_rows(database_url) == set(users[6:])
 
 
 async def test_where_clerk_is_away_only_force_puts_a_user_back(

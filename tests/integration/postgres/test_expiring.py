@@ -40,11 +40,17 @@ OLD_SECOND_SWEEPS = """
     INSERT INTO usersync.claims (schema_name, user_id, kind, due_at)
     SELECT 'public', 'user_' || n, 'second_sweep', now() - interval '8 days' FROM generate_series(1, $1) n
 """
+OLD_APPROVALS = """
+    INSERT INTO usersync.approvals (schema_name, digest, header, set_number, users, last_held_at)
+    SELECT 'public', 'old ' || n, '', n, 1, now() - interval '91 days' FROM generate_series(1, $1) n
+    UNION ALL SELECT 'public', 'last', '', $1 + 1, 1, now()
+"""
 OLD = {
     "archive": OLD_ARCHIVE,
     "links": OLD_LINKS,
     "deliveries": OLD_DELIVERIES,
     "runs": OLD_RUNS,
+    "approvals": OLD_APPROVALS,
     "claims": OLD_SECOND_SWEEPS,
 }
 AGED = {
@@ -52,6 +58,7 @@ AGED = {
     "links": "expires_at < now()",
     "deliveries": "received_at < now() - interval '90 days'",
     "runs": "finished_at < now() - interval '90 days'",
+    "approvals": "last_held_at < now() - interval '90 days'",
     "claims": "due_at < now() - interval '7 days'",
 }
 YOUNG = [
@@ -70,6 +77,10 @@ YOUNG = [
     """INSERT INTO usersync.claims (schema_name, user_id, kind, due_at)
     VALUES ('public', 'user_young', 'second_sweep', now() - interval '6 days'),
         ('public', 'user_old', 'deletion', now() - interval '8 days')""",
+    """INSERT INTO usersync.approvals (schema_name, digest, header, set_number, users, last_held_at, approved_at)
+    VALUES ('public', 'young', '', 1, 1, now() - interval '89 days', NULL),
+        ('public', 'used', '', 2, 1, now() - interval '91 days', now() - interval '91 days'),
+        ('public', 'with the last number', '', 3, 1, now() - interval '91 days', NULL)""",
 ]
 COUNTS_IN_TRANSACTIONS = """
     CREATE TABLE public.purged (kind text, transaction xid8 DEFAULT pg_current_xact_id(), rows bigint);
@@ -114,6 +125,7 @@ async def test_what_is_not_past_its_time_stays(database_url: str) -> None:
     assert await fetch_value(database_url, "SELECT array_agg(user_id) FROM usersync.archive") == ["user_young"]
     assert await fetch_value(database_url, "SELECT array_agg(user_id) FROM usersync.links") == ["user_young"]
     assert await fetch_value(database_url, "SELECT array_agg(message_id) FROM usersync.deliveries") == ["young"]
+    assert await fetch_value(database_url, "SELECT count(*) FROM usersync.approvals") == 3
     claims = "SELECT array_agg(kind ORDER BY kind) FROM usersync.claims"
     assert await fetch_value(database_url, claims) == ["deletion", "second_sweep"]
     runs = await fetch(database_url, "SELECT id::text, resource FROM usersync.runs")
@@ -206,7 +218,7 @@ async def test_without_runs_too_what_is_not_past_its_time_stays_and_runs_are_lef
         await add(database_url, "runs", 1)
         await database.expire_some()
     counts = [await fetch_value(database_url, f"SELECT count(*) FROM usersync.{kind}") for kind in OLD]
-    assert counts == [1, 1, 1, 2, 2]
+    assert counts == [1, 1, 1, 2, 3, 2]
 
 
 async def test_of_several_services_one_at_a_time_deletes_what_is_past_its_time(database_url: str) -> None:

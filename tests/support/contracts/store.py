@@ -397,6 +397,30 @@ class StoreContract:
         assert suspects.approved == 0
         assert refusal is not None
 
+    async def test_a_used_set_that_is_due_again_waits_under_another_digest(self, premises: Premises) -> None:
+        """Its users were put back, say. The old digest may stand in an annotation still, and permits nobody."""
+        await premises.store.pin_instance(INSTANCE)
+        await add_users(premises, A, B)
+        digests = []
+        for _ in range(3):
+            held = await hold(premises, B)
+            assert not held.seen_before
+            digests.append(held.digest)
+            approval = Approval(held.digest, "somebody")
+            async with premises.store.begin_run(LABEL) as run:
+                await observe(run, B)
+                assert await run.weigh(AT_ONCE, approval, HEADER) == (Suspects(approved=1), None)
+                await run.approve(approval)
+                await run.use_up(approval)
+        assert len(set(digests)) == 3
+        again = await hold(premises, B)
+        assert (await hold(premises, B)).digest == again.digest
+        async with premises.store.begin_run(LABEL) as run:
+            for digest in digests:
+                await observe(run, B)
+                suspects, refusal = await run.weigh(AT_ONCE, Approval(digest, "somebody"), HEADER)
+                assert (suspects, refusal is None) == (Suspects(due=1), False)
+
     async def test_an_unknown_digest_permits_nobody(self, premises: Premises) -> None:
         await premises.store.pin_instance(INSTANCE)
         await add_users(premises, A, B)

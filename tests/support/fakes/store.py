@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from controller.core import receipts as core_receipts
 from controller.core.absorbing import SECOND_SWEEP_DELAY
-from controller.core.approving import VALID_FOR, HeldSet
+from controller.core.approving import VALID_FOR, HeldSet, name_after
 from controller.core.claims import ABSORBED, Backlog, Claim, ClaimKind
 from controller.core.drift import Drift, TableDrift
 from controller.core.leaving import FOR_GOOD, OWN_REQUEST
@@ -685,11 +685,11 @@ class FakeRun:
 
     async def hold(self, digest: SetDigest) -> HeldSet:
         now, name = self.store.clock.now(), digest.hexdigest()
+        while name in self.store.held and self.store.held[name].used:
+            name = name_after(name)
         known = self.store.held.get(name)
         since = known.since if known else now
-        self.store.held[name] = Held(
-            digest.header, frozenset(self.due_users), since, now, used=known.used if known else False
-        )
+        self.store.held[name] = Held(digest.header, frozenset(self.due_users), since, now)
         return HeldSet(name, len(self.due_users), since, known is not None)
 
     async def approve(self, approval: Approval) -> None:
