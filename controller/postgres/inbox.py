@@ -352,7 +352,7 @@ class PostgresInbox:
     async def receipt_of_request(self, user_id: UserId) -> Receipt | None:
         """Return the receipt of a user who is gone on his own request, wholly."""
         return await self.connections.transact(
-            lambda transaction: leaving.receipt_of_request(transaction, self.target.schema, user_id)
+            lambda transaction: leaving.linked_receipt(transaction, self.target.schema, user_id)
         )
 
     async def keep_request(self, claim: Claim) -> None:

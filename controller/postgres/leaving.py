@@ -12,6 +12,7 @@ from controller.core.claims import Claim, ClaimKind
 from controller.core.leaving import OWN_REQUEST
 from controller.postgres.creating import lock_users
 from controller.postgres.queries import load
+from controller.postgres.receipting import RECENT, chain
 from controller.postgres.restoring import RETRACED
 from controller.postgres.verifying import receipt_of
 
@@ -39,6 +40,15 @@ async def receipt_of_request(transaction: Transaction, schema: str, user_id: str
     """Return the receipt of a user who is gone on his own request, wholly."""
     row = await transaction.row(_SQL["receipt_of_request"], schema, user_id, OWN_REQUEST)
     return None if row is None else receipt_of(row)
+
+
+async def linked_receipt(transaction: Transaction, schema: str, user_id: str) -> Receipt | None:
+    """Return the same with its link: whoever has removed him makes it afterwards, and may not have come to it yet."""
+    receipt = await receipt_of_request(transaction, schema, user_id)
+    if receipt is None or receipt.link is not None:
+        return receipt
+    await chain(transaction, schema, looks_back=RECENT)
+    return await receipt_of_request(transaction, schema, user_id)
 
 
 async def keep_request(transaction: Transaction, claim: Claim) -> None:

@@ -205,6 +205,15 @@ class Stage:
             details=self.describe,
         )
 
+    async def until_event(self, kind: str, reason: str, *, count: int = 1) -> None:
+        """Wait for an Event, which follows the status."""
+        await until(
+            lambda: self.events().count((kind, reason)) >= count,
+            seconds=30,
+            what=f"Event {kind} {reason}",
+            details=self.describe,
+        )
+
     async def until_condition(self, kind: str, state: str, reason: str, *, seconds: float = 60) -> dict[str, Any]:
         await until(
             lambda: (self.condition(kind).get("status"), self.condition(kind).get("reason")) == (state, reason),

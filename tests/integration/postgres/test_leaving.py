@@ -63,6 +63,20 @@ async def test_nothing_of_him_stays_but_tombstone_and_receipt(whole: str) -> Non
         assert (await database.verify_receipts()).problem is None
 
 
+async def test_his_receipt_has_its_link_though_whoever_removed_him_has_not_come_to_make_it(whole: str) -> None:
+    async with opened(whole) as database:
+        await leave(database, FakeClock())
+        linked = await database.receipt_of_request(USER)
+        await execute(
+            whole,
+            "ALTER TABLE usersync.receipt_chain DISABLE TRIGGER append_only",
+            "DELETE FROM usersync.receipt_chain",
+        )
+        assert await database.receipt_of_request(USER) == linked
+    assert linked is not None
+    assert linked.link is not None
+
+
 async def test_of_a_user_with_very_many_rows_neither(database_url: str) -> None:
     await seed_users(database_url, [USER, OTHER])
     clock = FakeClock()
